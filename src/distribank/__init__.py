@@ -1,0 +1,38 @@
+"""DistriBank: a payment network with no centre.
+
+Each bank is a service of its own. A transfer between banks is made atomic by two-phase commit with presumed abort,
+coordinated by the bank at which it was ordered; there is no hub, no clearing house, no shared database.
+
+The house, from the outside in; imports point inward only (``tests/test_architecture.py`` keeps it so)::
+
+     cli ──► network ──► api/app ──► store/*, peers, config        edges: choose the parts
+                            │
+     api/<clients> ─┐       ▼
+     api/interbank ─┴──►  bank  ◄── recovery                       drives: load → decide → persist → send
+                            │
+                            ▼
+                          ports, locks                             promises: what a bank needs from the world
+                            │
+                            ▼
+                          core/*                                   decides: pure, standard library only
+
+``core``      the rule book. ``ledger`` (accounts, holds, entries), ``transfer`` (legs that balance), ``protocol`` (the
+              words), ``coordinator`` and ``participant`` (the two halves of the protocol, as tables), ``consents``,
+              ``clock`` (hybrid logical clock), ``documents`` (CPF, CNPJ, account numbers), ``idempotency``, ``batches``.
+``ports``     what a bank needs: ``Store``, ``Peers``, ``Clock``, ``Chance``. ``locks``: one account, one decision at a time.
+``bank``      the only place where persisting precedes sending. Every event, a holder's order or a peer's message, goes
+              through the same rhythm: load what it names under its locks, decide in ``core`` without waiting,
+              persist atomically, send.
+``recovery``  finishes what the log says is unfinished, by feeding ordinary events to the same machines.
+``store``     one file per engine: ``sqlite`` (through apsw) and ``memory``; ``group`` is the group commit they share.
+``peers``     talks to other banks over httpx: ``wire`` (messages as JSON), ``signatures`` (RFC 9421), ``roster``, and
+              the client that batches, retries and knows who is online.
+``api``       thin: validate, call the bank, translate the result.
+``config``    every setting, read once. ``network`` makes and runs several banks on one machine; ``cli`` is the command.
+
+Rules that hold everywhere: amounts are integers of centavos; no lock is held across the network; a vote and its
+hold are durable before *yes* is said, a decision before anyone is told; after a yes, time never releases a hold; if
+the disk cannot promise durability the bank stops; modules have no side effects on import.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,49 @@
+"""Idempotency keys: what a client's retry means (IETF draft *The Idempotency-Key HTTP Header Field*).
+
+A key belongs to one holder and one route, and is written in the same atomic write as what it names. It keeps no
+answer: the answer is made again from what the key names, so that a retry sees the transfer as it is now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from distribank.core.refusals import Code, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """*subject* is the id of what was done under this key; *refusal* says why nothing was, where no row keeps it.
+
+    *answered*: the client was told a transfer id before the outcome (202), so that a retry must find that transfer.
+    """
+
+    owner: str
+    route: str
+    key: str
+    fingerprint: str
+    subject: str
+    created_at: int
+    answered: bool = False
+    refusal: Refusal | None = None
+
+
+class Retry(StrEnum):
+    NEW = "new"
+    REPLAY = "replay"
+    CONFLICT = "conflict"
+
+
+def judge(known: IdempotencyKey | None, fingerprint: str, because: Refusal | None = None) -> Retry:
+    """What a request with this key means. *because*: why the transaction that the key names was aborted, if it was.
+
+    A transaction that a crash interrupted before anyone was told of it has moved nothing: the key runs anew.
+    """
+    if known is None:
+        return Retry.NEW
+    if known.fingerprint != fingerprint:
+        return Retry.CONFLICT
+    if because is not None and because.code is Code.INTERRUPTED and not known.answered:
+        return Retry.NEW
+    return Retry.REPLAY

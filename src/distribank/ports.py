@@ -1,0 +1,206 @@
+"""What a bank needs from the world: a store, its peers, a clock, chance.
+
+Small interfaces, named by intent. The edges (``store``, ``peers``) implement them; tests and simulations implement
+them too, and every store passes the same contract suite (``tests/test_store_contract.py``).
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from distribank.core.batches import Batch
+from distribank.core.consents import Consent
+from distribank.core.holders import Counter, Holder
+from distribank.core.idempotency import IdempotencyKey
+from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
+from distribank.core.protocol import Answer, Message, Record, Transaction
+
+Row = (
+    Account
+    | Batch
+    | Book
+    | BookEntry
+    | Company
+    | Consent
+    | Counter
+    | Entry
+    | Hold
+    | Holder
+    | IdempotencyKey
+    | Record
+    | Reservation
+    | Transaction
+)
+"""Everything that a store keeps. Each is replaced by key, but for entries, book entries and records, which are only added."""
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Recount:
+    """What the entries of a bank add up to, in centavos, and every place where a kept sum differs (in words).
+
+    *customers* sums all customers' entries, *books* maps each of the bank's own books to the sum of its entries.
+    The books balance if all of it sums to zero, operation by operation, and *findings* is empty.
+    """
+
+    customers: int
+    books: dict[str, int]
+    entries: int
+    holds: int
+    findings: list[str]
+
+
+class Store(Protocol):
+    """One bank's durable memory.
+
+    Decisions read rows one by one, by their whole key, and see what is queued (``get``). Everything that leaves
+    the bank in lists is read from what is durable (``find``). Writes are atomic, durable in the order queued, and
+    share flushes.
+    """
+
+    @property
+    def incarnation(self) -> str:
+        """Random name of this database, made with it and anew by every restore: 32 hexadecimal characters."""
+
+    @property
+    def reaches_back_to(self) -> int:
+        """From when (milliseconds) this log is known to be complete; 0 for a database that was never lost."""
+
+    @property
+    def last_stamp(self) -> int:
+        """The greatest stamp ever written: after a restart the clock starts above it."""
+
+    async def get(self, kind: type[R], *key: str) -> R | None:
+        """The row of *kind* under its whole key, queued writes included; ``None`` if there is none.
+
+        Keys: ``Account(number)``, ``Batch(batch_id)``, ``Book(name)``, ``Company(cnpj)``, ``Consent(consent_id)``,
+        ``Counter(name)``, ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``,
+        ``Transaction(id)``.
+        """
+
+    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
+        """Queue *rows* as one atomic write; the future resolves once it is durable.
+
+        A later ``get`` sees them at once. A *lazy* write causes no flush of its own: it travels with the next one,
+        a second later at most. ``BookEntry`` and ``Reservation`` are added to their ``Book`` in the same write.
+        Adding an ``Entry`` or ``BookEntry`` that is already there is a bug: the write, and the bank, fail.
+        """
+
+    async def flushed(self) -> None:
+        """Return once everything queued before now is durable. What depends on it may then leave the bank."""
+
+    def is_durable(self, transaction: str) -> bool:
+        """Whether this transaction's present row has reached the disk (nothing of it is queued or being flushed)."""
+
+    async def find(self, query: Query[R], *key: str, limit: int = 1000, after: tuple[int | str, ...] = ()) -> list[R]:
+        """Durable rows by a named query, in its order; *after* is the sort key of the last row of the page before."""
+
+    async def recount(self) -> Recount:
+        """Add up every durable entry anew and compare: slow by design, without holding up anyone else."""
+
+    async def collect(self, protocol_before: int, keys_before: int, limit: int) -> int:
+        """Delete at most *limit* rows of protocol state (tombstones, log lines, resolved holds) older than
+        *protocol_before* and idempotency keys older than *keys_before* (milliseconds); how many went."""
+
+    async def close(self) -> None:
+        """Make everything queued durable and let go of the files."""
+
+
+@dataclass(frozen=True)
+class Query(Generic[R]):
+    """One of the named questions below: what it is called and what its rows are."""
+
+    name: str
+    kind: type[R]
+
+
+class Queries:
+    """Every list that is read. *order* is the sort key, which is also what ``after`` takes."""
+
+    HOLDER_BY_ID = Query("holder_by_id", Holder)
+    """(holder_id)"""
+    ACCOUNTS_OF_HOLDER = Query("accounts_of_holder", Account)
+    """(holder_id), by number; after: (number,)"""
+    ENTRIES_OF_ACCOUNT = Query("entries_of_account", Entry)
+    """(account, from_ms, to_ms), newest first by change; *from* inclusive, *to* exclusive, as text; after: (change,)"""
+    ENTRIES_SINCE = Query("entries_since", Entry)
+    """(account), oldest first by change; after: (change,)"""
+    HOLDS_SINCE = Query("holds_since", Hold)
+    """(account), oldest first by change; after: (change,)"""
+    PLACED_HOLDS = Query("placed_holds", Hold)
+    """(), every hold that is placed now; by (account, transaction)"""
+    CONSENTS_ON_ACCOUNT = Query("consents_on_account", Consent)
+    """(account), by consent_id"""
+    CONSENTS_OF_HOLDER = Query("consents_of_holder", Consent)
+    """(holder_id), newest first by (created_at, consent_id); after: the same pair"""
+    UNFINISHED = Query("unfinished", Transaction)
+    """(), whose state is among ``protocol.UNFINISHED``, oldest first by (begun_at, id); after: the same pair"""
+    TRANSACTIONS_OF = Query("transactions_of", Transaction)
+    """(subject, state, ...), a subject of ``Transaction.subjects`` and the states wanted; newest first by
+    (begun_at, id); after: the same pair"""
+    RECORDS_OF = Query("records_of", Record)
+    """(transaction), by stamp"""
+    UNFINISHED_BATCHES = Query("unfinished_batches", Batch)
+    """(), by batch_id"""
+    BOOKS = Query("books", Book)
+    """(), by name"""
+
+
+class PeerStatus(StrEnum):
+    ONLINE = "online"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """What this bank knows of a peer's presence: *since* when (milliseconds), round trip, and the last error's words."""
+
+    bank: str
+    name: str
+    url: str
+    status: PeerStatus
+    since: int
+    rtt_ms: float | None
+    last_error: str | None
+
+
+class Peers(Protocol):
+    """The other banks of the roster, as addresses to talk to."""
+
+    on_return: Callable[[str], None]
+    """Called with a bank's code when it is heard of again (or for the first time); set by whoever recovers."""
+
+    def ask(self, bank: str, message: Message, until: float | None = None) -> Future[Answer]:
+        """Queue *message* for *bank*; what waits together travels together.
+
+        The future brings the peer's answer. A transport error is retried (the same message, back-off 0.1, 0.2,
+        0.4 s …) until the event loop's time *until*, if one is given; then, or at once without one, it raises
+        ``Unreachable``. Cancelling the future gives up on the answer, not on what the peer may have done.
+        """
+
+    def view(self, bank: str) -> PeerView | None:
+        """What is known of *bank*; ``None`` if the roster does not name it."""
+
+    def views(self) -> list[PeerView]:
+        """All other banks of the roster, by code."""
+
+
+class Clock(Protocol):
+    """Wall-clock time. What must not jump (deadlines) uses the event loop's own time instead."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970, UTC."""
+
+
+class Chance(Protocol):
+    """Randomness, injected so that a simulation can repeat it. ``random.SystemRandom`` is one."""
+
+    def random(self) -> float: ...
+
+    def getrandbits(self, k: int, /) -> int: ...
