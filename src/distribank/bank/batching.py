@@ -1,0 +1,165 @@
+"""Transfer batches: up to a thousand transfers under one key, one after the other or all at once.
+
+The batch is durable before its first transfer; each item has a key of its own, written with its decision. Whoever
+runs a batch again, a crash or a retry, finds what is done and does only the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from distribank.bank.coordinating import Coordinating, KeyName
+from distribank.bank.rhythm import Rhythm
+from distribank.bank.tasks import Tasks
+from distribank.breakages import KeyReused
+from distribank.core.batches import Batch, BatchItem, Mode, OnFailure, item_route
+from distribank.core.holders import Holder
+from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.protocol import State, Transaction
+from distribank.core.refusals import Code, Refusal
+from distribank.core.transfer import check_legs
+from distribank.ports import Queries
+
+CONCURRENT_TRANSFERS: Final = 256
+"""How many transfers of one concurrent batch are under way at once."""
+
+NOT_RUN: Final = Refusal(Code.NOT_RUN, "an earlier transfer of this batch failed")
+
+ItemResult = Transaction | Refusal | None
+"""What became of one item: its transaction, why it never became one, or nothing yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """A batch and, in the order given, what became of each transfer so far."""
+
+    batch: Batch
+    results: list[ItemResult]
+    replayed: bool = False
+
+
+class Batching:
+    """The batches of one bank."""
+
+    def __init__(self, rhythm: Rhythm, coordinating: Coordinating, tasks: Tasks) -> None:
+        self._rhythm = rhythm
+        self._store = rhythm.store
+        self._coordinating = coordinating
+        self._tasks = tasks
+        self._running: dict[str, asyncio.Future[None]] = {}
+
+    async def order(
+        self,
+        holder: Holder,
+        items: Sequence[BatchItem],
+        mode: Mode,
+        on_failure: OnFailure,
+        key: KeyName,
+        wait: float,
+    ) -> BatchResult:
+        """Order a batch, and wait at most *wait* seconds for all of it. Raises ``KeyReused``."""
+        async with self._rhythm.exclusive([key.lock]):
+            named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
+            verdict = judge(named, key.fingerprint)
+            if verdict is Retry.CONFLICT:
+                raise KeyReused("this idempotency key was used before, with other content; use a new one")
+            if named is not None:
+                batch = await self._store.get(Batch, named.subject)
+                assert batch is not None, f"key names batch {named.subject}, which is not in the store"
+            else:
+                now = self._rhythm.wall_ms()
+                batch = Batch(self._rhythm.unique(), holder.holder_id, mode, on_failure, tuple(items), now)
+                self._rhythm.write([batch, key.names(batch.batch_id, now)])
+                self._start(batch, holder)
+        await self._store.flushed()
+        running = self._running.get(batch.batch_id)
+        if running is not None:
+            await asyncio.wait([running], timeout=wait)
+        return await self._result(batch.batch_id, replayed=named is not None)
+
+    async def batch_for(self, holder_id: str, batch_id: str) -> BatchResult | None:
+        """This holder's batch as it stands."""
+        batch = await self._store.get(Batch, batch_id)
+        return await self._result(batch_id) if batch is not None and batch.holder_id == holder_id else None
+
+    async def resume(self) -> None:
+        """Take up every batch that was not finished when the bank stopped."""
+        for batch in await self._store.find(Queries.UNFINISHED_BATCHES):
+            holders = await self._store.find(Queries.HOLDER_BY_ID, batch.holder_id)
+            assert holders, f"batch {batch.batch_id} belongs to nobody"
+            self._start(batch, holders[0])
+
+    def _start(self, batch: Batch, holder: Holder) -> None:
+        if batch.batch_id not in self._running:
+            self._running[batch.batch_id] = asyncio.get_running_loop().create_future()
+            self._tasks.start(self._run(batch, holder), f"batch {batch.batch_id}")
+
+    async def _run(self, batch: Batch, holder: Holder) -> None:
+        """Run what is not done yet. The batch itself is durable before the first transfer begins."""
+        try:
+            await self._store.flushed()
+            if batch.mode is Mode.SEQUENTIAL:
+                await self._one_after_the_other(batch, holder)
+            else:
+                await self._all_at_once(batch, holder)
+            await self._rhythm.write([replace(batch, finished_at=self._rhythm.wall_ms())])
+        finally:
+            self._running.pop(batch.batch_id).set_result(None)
+
+    async def _one_after_the_other(self, batch: Batch, holder: Holder) -> None:
+        for index, item in enumerate(batch.items):
+            result = await self._run_item(batch, index, item, holder)
+            if batch.on_failure is OnFailure.STOP and not _succeeded(result):
+                return
+
+    async def _all_at_once(self, batch: Batch, holder: Holder) -> None:
+        """A few hundred workers take the next item each: a batch has no more under way than that."""
+        waiting = iter(list(enumerate(batch.items)))
+
+        async def work() -> None:
+            for index, item in waiting:
+                await self._run_item(batch, index, item, holder)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(CONCURRENT_TRANSFERS, len(batch.items))):
+                group.create_task(work())
+
+    async def _run_item(self, batch: Batch, index: int, item: BatchItem, holder: Holder) -> ItemResult:
+        """One transfer, once: what its key names already is returned as it is."""
+        refusal = check_legs(item.legs)
+        if refusal is not None:
+            return refusal
+        key = KeyName(holder.holder_id, item_route(batch.batch_id), str(index), "")
+        return await self._coordinating.order_and_finish(holder, item.legs, item.description, key)
+
+    async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
+        batch = await self._store.get(Batch, batch_id)
+        assert batch is not None, f"batch {batch_id} vanished"
+        stopped = False
+        results: list[ItemResult] = []
+        for index, item in enumerate(batch.items):
+            result = NOT_RUN if stopped else await self._item_result(batch, index, item)
+            stopped = stopped or (
+                batch.mode is Mode.SEQUENTIAL
+                and batch.on_failure is OnFailure.STOP
+                and result is not None
+                and not _succeeded(result)
+            )
+            results.append(result)
+        await self._store.flushed()
+        return BatchResult(batch, results, replayed)
+
+    async def _item_result(self, batch: Batch, index: int, item: BatchItem) -> ItemResult:
+        refusal = check_legs(item.legs)
+        if refusal is not None:
+            return refusal
+        key = await self._store.get(IdempotencyKey, batch.holder_id, item_route(batch.batch_id), str(index))
+        return await self._store.get(Transaction, key.subject) if key is not None else None
+
+
+def _succeeded(result: ItemResult) -> bool:
+    """Whether a sequential batch goes on behind this: not behind a refusal, nor behind an outcome still unknown."""
+    return isinstance(result, Transaction) and result.state in (State.COMMITTING, State.ENDED)

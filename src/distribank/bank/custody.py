@@ -1,0 +1,278 @@
+"""Holders, accounts, cash and consents: what a bank does for its own holders without any other bank.
+
+Each operation is one decision under the locks of what it names and one atomic write, durable before it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from distribank.bank.coordinating import KeyName
+from distribank.bank.rhythm import Rhythm, account_locks
+from distribank.breakages import KeyReused
+from distribank.core import ledger as books
+from distribank.core.consents import Consent
+from distribank.core.documents import account_number
+from distribank.core.holders import Counter, Holder
+from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.ledger import (
+    CASH,
+    Account,
+    AccountHolder,
+    AccountType,
+    ApprovalRule,
+    Book,
+    BookEntry,
+    Company,
+    Entry,
+    EntryKind,
+    HolderRole,
+)
+from distribank.core.money import MAX_BALANCE
+from distribank.core.refusals import Code, Refusal
+from distribank.core.transfer import Direction, Leg
+from distribank.ports import Peers, Queries
+
+Approval = Literal["any", "all"] | int
+"""How the holders of a joint account approve a debit; a number means at least so many."""
+
+MAX_CO_HOLDERS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class CashResult:
+    """A deposit or withdrawal: its entry, or why it was refused."""
+
+    entry: Entry | None
+    refusal: Refusal | None
+    replayed: bool = False
+
+
+class Custody:
+    """The part of a bank that keeps its holders' accounts."""
+
+    def __init__(self, rhythm: Rhythm, peers: Peers) -> None:
+        self._rhythm = rhythm
+        self._store = rhythm.store
+        self._peers = peers
+
+    # Holders
+
+    async def register(self, name: str, cpf: str, password_hash: str, email: str | None) -> Holder | Refusal:
+        """A new holder, durably; refused if this CPF is registered here."""
+        async with self._rhythm.exclusive([f"holder:{cpf}"]):
+            if await self._store.get(Holder, cpf) is not None:
+                return Refusal(Code.HOLDER_EXISTS, "this CPF is registered at this bank")
+            holder = Holder(cpf, self._rhythm.unique(), name, password_hash, self._rhythm.wall_ms(), email)
+            durable = self._rhythm.write([holder])
+        await durable
+        return holder
+
+    async def holder_by_cpf(self, cpf: str) -> Holder | None:
+        return await self._store.get(Holder, cpf)
+
+    async def holder_by_id(self, holder_id: str) -> Holder | None:
+        found = await self._store.find(Queries.HOLDER_BY_ID, holder_id)
+        return found[0] if found else None
+
+    # Accounts
+
+    async def open_account(
+        self,
+        holder: Holder,
+        type: AccountType,  # noqa: A002 - the contract's own word
+        co_holders: Sequence[str] = (),
+        approval: Approval = "any",
+        company: tuple[str, str] | None = None,
+    ) -> Account | Refusal:
+        """A new account, durably. *co_holders* are CPFs registered here; *company* is (legal name, CNPJ)."""
+        people = await self._people(holder, type, co_holders)
+        if isinstance(people, Refusal):
+            return people
+        rule, needed = _approval(approval, len(people))
+        if not 1 <= needed <= len(people):
+            return Refusal(Code.INVALID_APPROVAL, f"between 1 and {len(people)} holders can approve a debit")
+        names = ["counter:account", *([f"company:{company[1]}"] if company else [])]
+        async with self._rhythm.exclusive(names):
+            if company is not None and await self._store.get(Company, company[1]) is not None:
+                return Refusal(Code.COMPANY_EXISTS, "this company has an account at this bank")
+            counter = await self._store.get(Counter, "account") or Counter("account")
+            counter = replace(counter, value=counter.value + 1)
+            number = account_number(counter.value)
+            business = Company(company[1], company[0], number) if company else None
+            account = Account(number, type, people, needed, self._rhythm.wall_ms(), business, rule=rule)
+            durable = self._rhythm.write([counter, account, *([business] if business else [])])
+        await durable
+        return account
+
+    async def accounts_of(self, holder_id: str, limit: int, after: tuple[str, ...] = ()) -> list[Account]:
+        """The accounts that this holder holds, by number."""
+        return await self._store.find(Queries.ACCOUNTS_OF_HOLDER, holder_id, limit=limit, after=after)
+
+    async def account_for(self, holder_id: str, number: str) -> Account | None:
+        """The account as it is durably known, if this holder holds it; for anyone else it does not exist."""
+        account = await self._store.get(Account, number)
+        await self._store.flushed()
+        return account if account is not None and _holds(account, holder_id) else None
+
+    async def close_account(self, holder_id: str, number: str) -> Account | Refusal | None:
+        """Close an account that is empty and on which nothing is held, pending credits included."""
+        async with self._rhythm.exclusive(account_locks([number])):
+            account = await self._store.get(Account, number)
+            if account is None or not _holds(account, holder_id):
+                return None
+            if account.opener.holder_id != holder_id:
+                return Refusal(Code.NOT_A_HOLDER, "only the titular closes an account", account=number)
+            if account.closed_at is not None:
+                return account
+            if account.posted or account.open_holds:
+                return Refusal(Code.ACCOUNT_NOT_EMPTY, "only an empty account without holds can close", account=number)
+            account = replace(account, closed_at=self._rhythm.wall_ms(), changes=account.changes + 1)
+            durable = self._rhythm.write([account])
+        await durable
+        return account
+
+    # Cash
+
+    async def cash(
+        self, holder_id: str, number: str, kind: EntryKind, amount: int, key: str, fingerprint: str
+    ) -> CashResult | None:
+        """Pay *amount* centavos in or out at this bank, once per key; ``None`` if this is not the holder's account."""
+        name = KeyName(holder_id, kind, key, f"{number} {fingerprint}")
+        async with self._rhythm.exclusive([name.lock, *account_locks([number]), f"book:{CASH}"]):
+            account = await self._store.get(Account, number)
+            if account is None or not _holds(account, holder_id):
+                return None
+            earlier = await self._earlier_cash(name, number)
+            if earlier is not None:
+                result = earlier
+            else:
+                result = await self._new_cash(name, account, kind, amount)
+        await self._store.flushed()
+        return result
+
+    async def _earlier_cash(self, name: KeyName, number: str) -> CashResult | None:
+        known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
+        verdict = judge(known, name.fingerprint)
+        if known is None or verdict is Retry.NEW:
+            return None
+        if verdict is Retry.CONFLICT:
+            raise KeyReused("this idempotency key was used before, with other content; use a new one")
+        if known.refusal is not None:
+            return CashResult(None, known.refusal, replayed=True)
+        await self._store.flushed()
+        change = int(known.subject)
+        entries = await self._store.find(Queries.ENTRIES_SINCE, number, limit=1, after=(change - 1,))
+        return CashResult(entries[0], None, replayed=True)
+
+    async def _new_cash(self, name: KeyName, account: Account, kind: EntryKind, amount: int) -> CashResult:
+        direction = Direction.CREDIT if kind is EntryKind.DEPOSIT else Direction.DEBIT
+        leg = Leg(1, self._rhythm.code, account.number, direction, amount)
+        ledger = books.Ledger({account.number: account}, {})
+        cash = await self._store.get(Book, CASH) or Book(CASH)
+        refusal = _needs_approval(account, direction) or books.check(ledger, [leg])
+        if refusal is None and abs(cash.balance - leg.signed) > MAX_BALANCE:
+            refusal = Refusal(Code.LIMIT_EXCEEDED, "no bank may hold that much cash", account=account.number)
+        now = self._rhythm.now()
+        if refusal is not None:
+            self._rhythm.write([replace(name.names("", now.wall_ms), refusal=refusal)])
+            return CashResult(None, refusal)
+        operation = f"cash.{self._rhythm.unique()}"
+        rows = books.post(ledger, [leg], operation, kind, now.stamp, now.wall_ms)
+        entry = next(row for row in rows if isinstance(row, Entry))
+        book = BookEntry(operation, CASH, -leg.signed, now.stamp)
+        self._rhythm.write([*rows, book, name.names(str(entry.change), now.wall_ms)])
+        return CashResult(entry, None)
+
+    # Consents
+
+    async def give_consent(
+        self,
+        holder: Holder,
+        number: str,
+        initiator_bank: str,
+        max_per_transfer: int,
+        max_total: int | None,
+        expires_at: int,
+    ) -> Consent | Refusal | None:
+        """Let *initiator_bank* order debits on this account for this holder; ``None`` if it is not theirs."""
+        async with self._rhythm.exclusive(account_locks([number])):
+            account = await self._store.get(Account, number)
+            if account is None or not account.is_held_by(holder.cpf):
+                return None
+            if self._peers.view(initiator_bank) is None:
+                return Refusal(Code.UNKNOWN_BANK, "no such other bank in this network", initiator_bank)
+            if account.closed_at is not None:
+                return Refusal(Code.ACCOUNT_CLOSED, "this account is closed", account=number)
+            refusal = _needs_approval(account, Direction.DEBIT)
+            if refusal is not None:
+                return refusal
+            consent = Consent(
+                self._rhythm.unique(),
+                number,
+                holder.holder_id,
+                holder.cpf,
+                initiator_bank,
+                max_per_transfer,
+                max_total,
+                expires_at,
+                self._rhythm.wall_ms(),
+            )
+            durable = self._rhythm.write([consent])
+        await durable
+        return consent
+
+    async def consents_of(self, holder_id: str, limit: int, after: tuple[int | str, ...] = ()) -> list[Consent]:
+        """The consents that this holder has given, newest first."""
+        return await self._store.find(Queries.CONSENTS_OF_HOLDER, holder_id, limit=limit, after=after)
+
+    async def revoke_consent(self, holder_id: str, consent_id: str) -> Consent | None:
+        """Revoke at once; what is already voted on stands. ``None`` if this holder gave no such consent."""
+        found = await self._store.get(Consent, consent_id)
+        if found is None or found.holder_id != holder_id:
+            return None
+        async with self._rhythm.exclusive(account_locks([found.account])):
+            consent = await self._store.get(Consent, consent_id)
+            assert consent is not None
+            if consent.revoked_at is None:
+                consent = replace(consent, revoked_at=self._rhythm.wall_ms())
+                self._rhythm.write([consent])
+        await self._store.flushed()
+        return consent
+
+    async def _people(
+        self, holder: Holder, type_: AccountType, co_holders: Sequence[str]
+    ) -> tuple[AccountHolder, ...] | Refusal:
+        """The holders of a new account, its opener first; each of them is registered here, and nobody twice."""
+        role = HolderRole.ADMINISTRATOR if type_ is AccountType.BUSINESS else HolderRole.TITULAR
+        people = [AccountHolder(holder.holder_id, holder.cpf, holder.name, role)]
+        if len({holder.cpf, *co_holders}) != 1 + len(co_holders):
+            return Refusal(Code.DUPLICATE_HOLDER, "a CPF stands once among the holders of an account")
+        for cpf in co_holders:
+            other = await self._store.get(Holder, cpf)
+            if other is None:
+                return Refusal(Code.HOLDER_NOT_FOUND, "a co-holder must be registered at this bank first")
+            people.append(AccountHolder(other.holder_id, other.cpf, other.name, HolderRole.CO_HOLDER))
+        return tuple(people)
+
+
+def _approval(approval: Approval, holders: int) -> tuple[ApprovalRule, int]:
+    """The rule as it is shown, and how many holders it asks for."""
+    if approval == "any":
+        return ApprovalRule.ANY, 1
+    if approval == "all":
+        return ApprovalRule.ALL, holders
+    return ApprovalRule.AT_LEAST, int(approval)
+
+
+def _needs_approval(account: Account, direction: Direction) -> Refusal | None:
+    if direction is Direction.CREDIT or account.approval <= 1:
+        return None
+    detail = f"a debit of this account needs the approval of {account.approval} holders"
+    return Refusal(Code.APPROVAL_REQUIRED, detail, account=account.number)
+
+
+def _holds(account: Account, holder_id: str) -> bool:
+    return any(holder.holder_id == holder_id for holder in account.holders)

@@ -1,0 +1,62 @@
+"""The series that an operator looks at; ``GET /metrics`` prints them for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """One bank's registry: nothing is global, so that several banks fit into one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.transfers = Counter(
+            "distribank_transfers", "Transfers ordered at this bank, by outcome", ["outcome"], registry=self.registry
+        )
+        self.in_doubt = Gauge(
+            "distribank_in_doubt", "Transactions voted yes whose outcome is unknown here", registry=self.registry
+        )
+        self.unacknowledged = Gauge(
+            "distribank_unacknowledged_commits", "Commits that some bank has yet to acknowledge", registry=self.registry
+        )
+        self.oldest_in_doubt = Gauge(
+            "distribank_oldest_in_doubt_seconds", "Age of the oldest vote without an outcome", registry=self.registry
+        )
+        self.phase = Histogram(
+            "distribank_phase_seconds",
+            "From asking the first participant to the last answer, by phase",
+            ["phase"],
+            registry=self.registry,
+        )
+        self.flush = Histogram(
+            "distribank_flush_seconds",
+            "Time of one durable write",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5),
+            registry=self.registry,
+        )
+        self.flush_batch = Histogram(
+            "distribank_flush_batch_size",
+            "Atomic writes that shared one flush",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+            registry=self.registry,
+        )
+        self.lock_wait = Counter(
+            "distribank_lock_wait_seconds", "Time spent waiting for an account's turn", registry=self.registry
+        )
+        self.peer_up = Gauge(
+            "distribank_peer_up", "1 if the peer is online, 0 if it is not", ["peer"], registry=self.registry
+        )
+        self.position = Gauge(
+            "distribank_position_centavos",
+            "What this bank owes the peer; negative if it is owed",
+            ["peer"],
+            registry=self.registry,
+        )
+        self.alarms = Counter(
+            "distribank_alarms", "Breakages of the protocol that were noticed", registry=self.registry
+        )
+
+    def flushed(self, seconds: float, writes: int) -> None:
+        """Called by the store after each flush."""
+        self.flush.observe(seconds)
+        self.flush_batch.observe(writes)

@@ -1,0 +1,201 @@
+"""Messages from other banks: prepare, commit, abort, inquire, and the outcomes that one's own inquiries bring.
+
+A request brings several messages. Each is decided on its own under its own locks; all of them share the wait for
+durability, and nothing is answered before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from distribank.bank.coordinating import Coordinating
+from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
+from distribank.core import participant
+from distribank.core.consents import Consent
+from distribank.core.ledger import Book, position_book
+from distribank.core.money import MAX_BALANCE
+from distribank.core.participant import Event, Situation
+from distribank.core.protocol import (
+    Abort,
+    Acknowledged,
+    Answer,
+    Commit,
+    Fate,
+    Inquire,
+    Message,
+    Outcome,
+    Prepare,
+    Refused,
+    Role,
+    State,
+    Step,
+    Transaction,
+    Violation,
+    coordinator_of,
+)
+from distribank.core.transfer import Direction, Leg
+from distribank.ports import Queries
+
+
+class Participating:
+    """The participant's side of one bank. *watch* is told of each transaction that is now in doubt."""
+
+    def __init__(self, rhythm: Rhythm, coordinating: Coordinating, *, position_cap: int | None) -> None:
+        self._rhythm = rhythm
+        self._store = rhythm.store
+        self._coordinating = coordinating
+        self._cap = position_cap
+        self.watch: Callable[[Transaction], None] = lambda _transaction: None
+
+    async def receive(self, sender: str, clock: int, messages: Sequence[Message]) -> list[Answer]:
+        """Decide all *messages* of one well-signed request from *sender*; their answers, in order, are durable.
+
+        *clock* is the stamp that came with the request.
+        """
+        self._rhythm.hear(clock)
+        answers = [await self._decide(sender, clock, message) for message in messages]
+        if any(not isinstance(message, Abort) for message in messages):
+            await self._store.flushed()
+        return answers
+
+    async def told(self, transaction: str, bank: str, outcome: Outcome) -> Transaction | None:
+        """*bank* answered this bank's inquiry. Returns the transaction as it now stands, durably."""
+        events = {Fate.COMMITTED: Event.TOLD_COMMITTED, Fate.ABORTED: Event.TOLD_ABORTED}
+        event = events.get(outcome.fate, Event.NOT_TOLD)
+        known = await self._store.get(Transaction, transaction)
+        if known is None or bank not in known.banks:
+            return known
+        step = await self._resolve(transaction, event, at=outcome.at or 0)
+        await self._store.flushed()
+        return step.transaction
+
+    async def _decide(self, sender: str, clock: int, message: Message) -> Answer:
+        if isinstance(message, Inquire):
+            return await self._inquired(sender, message)
+        if coordinator_of(message.transaction) != sender:
+            return self._refuse(message.transaction, "only the bank that coordinates a transaction may decide it")
+        if isinstance(message, Prepare):
+            return await self._prepare(clock, message)
+        if isinstance(message, Commit):
+            step = await self._resolve(message.transaction, Event.COMMIT, at=message.at, commit=message)
+        else:
+            step = await self._resolve(message.transaction, Event.ABORT, abort=message)
+        return step.answer or Acknowledged(already=True)
+
+    async def _prepare(self, clock: int, prepare: Prepare) -> Answer:
+        """Vote. Every account that the legs name is locked and loaded together: check and hold are one moment."""
+        accounts = dict.fromkeys(leg.account for leg in prepare.legs)
+        position = position_book(coordinator_of(prepare.transaction))
+        names = [transaction_lock(prepare.transaction), *account_locks(accounts)]
+        if self._cap is not None:
+            names.append(f"book:{position}")
+        async with self._rhythm.exclusive(names):
+            situation = Situation(
+                self._rhythm.code,
+                prepare.transaction,
+                await self._store.get(Transaction, prepare.transaction),
+                self._rhythm.now(),
+                await self._rhythm.ledger(accounts, prepare.transaction),
+                prepare=prepare,
+                sender_clock=clock,
+                consents=await self._consents_on(prepare.legs),
+                position=await self._store.get(Book, position) or Book(position),
+                cap=MAX_BALANCE if self._cap is None else self._cap,
+                reaches_back_to=self._store.reaches_back_to,
+            )
+            step = participant.step(Event.PREPARE, situation)
+            self._persist(step)
+        if step.transaction is not None and step.transaction.state is State.PREPARED:
+            self.watch(step.transaction)
+        assert step.answer is not None, "a prepare is always answered"
+        return step.answer
+
+    async def _resolve(
+        self, transaction: str, event: Event, *, at: int = 0, commit: Commit | None = None, abort: Abort | None = None
+    ) -> Step:
+        """Feed a decision or an outcome, with everything that the transaction touches here locked and loaded."""
+        while True:
+            accounts = _accounts_of(await self._store.get(Transaction, transaction))
+            async with self._rhythm.exclusive([transaction_lock(transaction), *account_locks(accounts)]):
+                known = await self._store.get(Transaction, transaction)
+                if _accounts_of(known) != accounts:
+                    continue  # it was prepared while this waited for its turn: look again, with its accounts
+                situation = Situation(
+                    self._rhythm.code,
+                    transaction,
+                    known,
+                    self._rhythm.now(),
+                    await self._rhythm.ledger(accounts, transaction),
+                    commit=commit,
+                    because=abort.because if abort else None,
+                    at=at,
+                    consents=await self._used_consents(known),
+                    reaches_back_to=self._store.reaches_back_to,
+                )
+                step = participant.step(event, situation)
+                if at and step.transaction is not None and step.transaction.commit_at == at:
+                    self._rhythm.merge_commit(at)
+                self._persist(step)
+            return step
+
+    async def _inquired(self, sender: str, inquiry: Inquire) -> Answer:
+        """Somebody in doubt asks: as this transaction's coordinator, or as one of its participants."""
+        if coordinator_of(inquiry.transaction) == self._rhythm.code:
+            return await self._coordinating.inquired(sender, inquiry)
+        async with self._rhythm.exclusive([transaction_lock(inquiry.transaction)]):
+            known = await self._store.get(Transaction, inquiry.transaction)
+            if known is not None and known.order is not None and sender not in known.banks:
+                return self._refuse(inquiry.transaction, "only banks that take part may ask for this outcome")
+            situation = Situation(
+                self._rhythm.code,
+                inquiry.transaction,
+                known,
+                self._rhythm.now(),
+                vote_by=inquiry.vote_by,
+                reaches_back_to=self._store.reaches_back_to,
+            )
+            step = participant.step(Event.INQUIRE, situation)
+            self._persist(step)
+        assert step.answer is not None, "an inquiry is always answered"
+        return step.answer
+
+    def _persist(self, step: Step) -> None:
+        """Queue what the step makes true. Nobody waits here: the request's answers all wait together."""
+        if step.changes or step.records:
+            self._rhythm.persist(step, lazy=not step.forced)
+        elif step.alarm is not None:
+            self._rhythm.alarm(step.alarm, step.transaction.id if step.transaction else "")
+
+    def _refuse(self, transaction: str, detail: str) -> Refused:
+        self._rhythm.alarm(detail, transaction)
+        return Refused(Violation.NOT_YOUR_TRANSACTION, detail)
+
+    async def _consents_on(self, legs: Sequence[Leg]) -> list[Consent]:
+        """Every consent on the accounts to be debited. The list comes from the disk, each consent as it is now."""
+        debited = dict.fromkeys(leg.account for leg in legs if leg.direction is Direction.DEBIT)
+        found: list[Consent] = []
+        for account in debited:
+            for durable in await self._store.find(Queries.CONSENTS_ON_ACCOUNT, account):
+                present = await self._store.get(Consent, durable.consent_id)
+                assert present is not None, f"consent {durable.consent_id} vanished"
+                found.append(present)
+        return found
+
+    async def _used_consents(self, known: Transaction | None) -> list[Consent]:
+        """The consents that a prepared transaction has used, to give them back if it is aborted."""
+        found: list[Consent] = []
+        for use in known.consents if known and known.state is State.PREPARED else ():
+            consent = await self._store.get(Consent, use.consent_id)
+            assert consent is not None, f"consent {use.consent_id} vanished"
+            found.append(consent)
+        return found
+
+
+def _accounts_of(known: Transaction | None) -> list[str]:
+    """The accounts here that a transaction touches; once it is prepared they never change."""
+    return [leg.account for leg in known.order.legs] if known is not None and known.order is not None else []
+
+
+def is_in_doubt(transaction: Transaction) -> bool:
+    """Whether this bank has voted yes and does not know the outcome."""
+    return transaction.role is Role.PARTICIPANT and transaction.state is State.PREPARED

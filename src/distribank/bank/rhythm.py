@@ -1,0 +1,158 @@
+"""The rhythm that every event follows: load → decide → persist → send.
+
+This is the only place where a decision meets the store: under the locks of what it names, with nothing awaited
+between deciding and queueing the write, and with whatever becomes true to say held back until the write is durable.
+It also keeps the bank's clock and makes its ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import string
+from asyncio import Future
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Final
+
+from distribank.bank.feed import Feed
+from distribank.bank.metrics import Metrics
+from distribank.core import clock as hlc
+from distribank.core.ledger import Account, Book, Hold, Ledger, position_book
+from distribank.core.protocol import Now, Step
+from distribank.locks import Locks
+from distribank.ports import Chance, Clock, Row, Store
+
+log = logging.getLogger("distribank.bank")
+
+_ALPHANUMERIC: Final = string.ascii_letters + string.digits
+_UUID7_VERSION: Final = 0x7 << 76
+_UUID7_VARIANT: Final = 0b10 << 62
+
+
+class Rhythm:
+    """One bank's store, clock, locks and ids, and the order in which they are used."""
+
+    def __init__(self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics) -> None:
+        self.code = code
+        self.store = store
+        self.metrics = metrics
+        self.feed = Feed()
+        self.locks = Locks()
+        self._clock = clock
+        self._chance = chance
+        self._last_stamp = store.last_stamp
+
+    # Time and ids
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 by this bank's own wall clock."""
+        return self._clock.wall_ms()
+
+    def now(self) -> Now:
+        """The moment of one decision: its stamp is later than all that this bank has said or heard."""
+        wall = self._clock.wall_ms()
+        self._last_stamp = hlc.tick(self._last_stamp, wall)
+        return Now(wall, self._last_stamp)
+
+    def stamp(self) -> int:
+        """The stamp that travels with a message: nothing said so far is later."""
+        return self._last_stamp
+
+    def hear(self, stamp: int) -> bool:
+        """Merge a peer's clock, unless it is too far ahead to be believed; whether it was merged."""
+        if hlc.too_far_ahead(stamp, self._clock.wall_ms()):
+            return False
+        self._last_stamp = hlc.merge(self._last_stamp, stamp)
+        return True
+
+    def merge_commit(self, stamp: int) -> None:
+        """Merge a commit timestamp, always: it is bounded by the transaction's ``vote_by``."""
+        self._last_stamp = hlc.merge(self._last_stamp, stamp)
+
+    def unique(self) -> str:
+        """A new time-ordered random id (UUID version 7, RFC 9562), as 32 hexadecimal characters."""
+        wall = self._clock.wall_ms() << 80
+        high, low = self._chance.getrandbits(12) << 64, self._chance.getrandbits(62)
+        return f"{wall | _UUID7_VERSION | high | _UUID7_VARIANT | low:032x}"
+
+    def transaction_id(self) -> str:
+        """A new transaction id: this bank, this database, and what never comes again."""
+        return f"{self.code}.{self.store.incarnation}.{self.unique()}"
+
+    def end_to_end_id(self, letter: str = "E") -> str:
+        """A new end-to-end id: a letter, the bank, the minute in UTC, eleven random letters and digits."""
+        minute = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).strftime("%Y%m%d%H%M")
+        bits = self._chance.getrandbits(11 * 16)
+        tail = "".join(_ALPHANUMERIC[(bits >> (16 * i) & 0xFFFF) % len(_ALPHANUMERIC)] for i in range(11))
+        return f"{letter}{self.code}{minute}{tail}"
+
+    def jitter(self) -> float:
+        """A random number from 0.5 to 1.0 by which a delay is multiplied, so that many do not come at once."""
+        return 0.5 + self._chance.random() / 2
+
+    # Load
+
+    def exclusive(self, names: Iterable[str]) -> AbstractAsyncContextManager[None]:
+        """Nothing else decides over *names* (``account:…``, ``transaction:…``, ``key:…``, ``book:…``) meanwhile."""
+        return self.locks.hold(names)
+
+    async def ledger(self, accounts: Iterable[str], transaction: str = "") -> Ledger:
+        """The accounts named that exist here, and *transaction*'s holds on them."""
+        found: dict[str, Account] = {}
+        holds: dict[str, Hold] = {}
+        for number in accounts:
+            if number in found:
+                continue
+            account = await self.store.get(Account, number)
+            if account is None:
+                continue
+            found[number] = account
+            if transaction and account.open_holds:
+                hold = await self.store.get(Hold, number, transaction)
+                if hold is not None:
+                    holds[number] = hold
+        return Ledger(found, holds)
+
+    async def positions(self, flows: Mapping[str, int]) -> dict[str, Book]:
+        """The positions with the peers that would come to owe this bank more (those with a negative flow)."""
+        names = [position_book(bank) for bank, flow in flows.items() if flow < 0]
+        return {name: await self.store.get(Book, name) or Book(name) for name in names}
+
+    # Persist
+
+    def persist(self, step: Step, *also: Row, lazy: bool = False) -> Future[None]:
+        """Queue everything that *step* makes true, and *also*, as one atomic write; resolves once it is durable.
+
+        From here on the next decision sees it. Nobody outside may hear of it before the future has resolved.
+        """
+        for record in step.records:
+            log.info(
+                "%s %s: %s → %s, because %s", self.code, record.transaction, record.before, record.after, record.detail
+            )
+        if step.alarm is not None:
+            self.alarm(step.alarm, step.transaction.id if step.transaction else "")
+        return self.write((*step.changes, *step.records, *also), lazy=lazy)
+
+    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
+        """Queue *rows*, and tell whoever watches their accounts once they are durable."""
+        rows = tuple(rows)
+        durable = self.store.write(rows, lazy=lazy)
+        watched = self.feed.watched(row.number for row in rows if isinstance(row, Account))
+        if watched:
+            durable.add_done_callback(lambda _: self.feed.wake(watched))
+        return durable
+
+    def alarm(self, what: str, transaction: str) -> None:
+        """An operator must hear of this: the protocol was broken, or a promise was lost."""
+        log.error("%s %s: ALARM: %s", self.code, transaction, what)
+        self.metrics.alarms.inc()
+
+
+def account_locks(numbers: Iterable[str]) -> list[str]:
+    """The lock names of accounts."""
+    return [f"account:{number}" for number in numbers]
+
+
+def transaction_lock(transaction: str) -> str:
+    return f"transaction:{transaction}"

@@ -1,0 +1,253 @@
+"""Recovery: finishing what the log says is unfinished, at start-up and ever after.
+
+It holds no second copy of the protocol. It finds unfinished transactions (through an index, not the history),
+feeds each the restart event, sends what follows, asks those who may know an outcome, and feeds their answers to the
+same machines that live transactions use. It leaves alone what a live task drives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from distribank.bank import Bank
+from distribank.breakages import DurabilityLost, PeerMisbehaved, Unreachable
+from distribank.core.protocol import Answer, Fate, Inquire, Message, Outcome, Refused, State, Transaction
+from distribank.ports import PeerStatus, Queries
+
+log = logging.getLogger("distribank.recovery")
+
+AT_ONCE: Final = 256
+"""Transactions that are taken up at the same time: a bank that has just come back is not flooded."""
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 5.0
+SWEEP: Final = 0.25
+"""Seconds between looks at what is due."""
+COLLECT_EVERY: Final = 3600.0
+COLLECT_AT_ONCE: Final = 1000
+DAY_MS: Final = 86_400_000
+
+
+@dataclass(slots=True)
+class _Due:
+    """When an unfinished transaction is next taken up, and after how many attempts."""
+
+    at: float
+    banks: tuple[str, ...]
+    attempts: int = 0
+    running: bool = False
+
+
+class Recovery:
+    """The sweeps of one bank. ``start`` reads the log, then ``run`` goes on until it is cancelled.
+
+    *first_inquiry* (seconds after the vote) and *retention_days* are settings; times are the event loop's.
+    """
+
+    def __init__(self, bank: Bank, *, retention_days: int = 7, key_days: int = 90) -> None:
+        self._bank = bank
+        self._first_inquiry = bank.vote_deadline + 1.0
+        self._retention_days = retention_days
+        self._key_days = key_days
+        self._due: dict[str, _Due] = {}
+        self._running = 0
+        self._backlog = False
+        self._wake = asyncio.Event()
+        bank.participating.watch = lambda known: self.watch(known, self._first_inquiry)
+        bank.coordinating.hand_over = lambda known: self.watch(known, FIRST_RETRY)
+        bank.peers.on_return = self.peer_returned
+
+    def watch(self, known: Transaction, delay: float) -> None:
+        """Take *known* up after *delay* seconds, unless it has finished by then."""
+        self._due.setdefault(known.id, _Due(asyncio.get_running_loop().time() + delay, known.banks))
+
+    def peer_returned(self, bank: str) -> None:
+        """Take up at once whatever waits for *bank*."""
+        now = asyncio.get_running_loop().time()
+        for due in self._due.values():
+            if bank in due.banks:
+                due.at = now
+        self._wake.set()
+
+    async def start(self) -> int:
+        """Read the unfinished part of the log and feed each transaction its restart; how many there were.
+
+        When this returns, holds stand, every undecided transaction of this bank is aborted, and the bank may serve.
+        """
+        count = 0
+        after: tuple[int | str, ...] = ()
+        while page := await self._bank.store.find(Queries.UNFINISHED, limit=1000, after=after):
+            after = (page[-1].begun_at, page[-1].id)
+            count += len(page)
+            await asyncio.gather(*(self._restart(known) for known in page))
+        await self._bank.store.flushed()
+        self._bank.ready = True
+        await self._bank.batching.resume()
+        return count
+
+    async def run(self) -> None:
+        """Sweep for ever: what is due, and now and then what may be forgotten."""
+        loop = asyncio.get_running_loop()
+        collect_at = loop.time() + COLLECT_EVERY * self._bank.rhythm.jitter()
+        while True:
+            self._wake.clear()
+            # One of the two broad excepts: one transaction, or one bug, must not end the recovery of all others.
+            try:
+                self._sweep()
+                if loop.time() >= collect_at:
+                    collect_at = loop.time() + COLLECT_EVERY
+                    await self._collect()
+            except Exception:
+                log.exception("%s: a sweep failed; the next one tries again", self._bank.code)
+            await self._pause()
+
+    async def inquire_now(self, transaction: str) -> None:
+        """An operator does not want to wait for the next attempt."""
+        known = await self._bank.store.get(Transaction, transaction)
+        if known is not None:
+            self.watch(known, 0)
+            due = self._due[known.id]
+            if not due.running:
+                self._begin(due)
+                await self._take_up(known.id, due)
+
+    async def _restart(self, known: Transaction) -> None:
+        """Feed the restart event. What it sends is sent by the sweeps: together, and no more than a peer can take."""
+        if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation:
+            step = await self._bank.coordinating.restart(known.id)
+            for bank, message in step.messages:
+                # Once, and never awaited: a participant that does not hear it will inquire.
+                self._bank.peers.ask(bank, message).add_done_callback(_forget)
+        else:
+            self.watch(known, 0)
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(SWEEP):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _sweep(self) -> None:
+        """Start what is due, within the bound."""
+        now = asyncio.get_running_loop().time()
+        self._backlog = False
+        for transaction, due in list(self._due.items()):
+            if self._running >= AT_ONCE:
+                self._backlog = True
+                return
+            if due.running or due.at > now or self._bank.coordinating.drives(transaction):
+                continue
+            self._begin(due)
+            self._bank.tasks.start(self._take_up(transaction, due), f"recover {transaction}")
+
+    def _begin(self, due: _Due) -> None:
+        due.running = True
+        self._running += 1
+
+    async def _take_up(self, transaction: str, due: _Due) -> None:
+        """One attempt to finish one transaction, which ``_begin`` has counted."""
+        finished = False
+        try:
+            finished = await self._attempt(transaction)
+        except DurabilityLost:
+            return  # the bank is stopping
+        finally:
+            self._running -= 1
+            due.running = False
+            due.attempts += 1
+            delay = min(FIRST_RETRY * 2 ** min(due.attempts, 10), LAST_RETRY) * self._bank.rhythm.jitter()
+            due.at = asyncio.get_running_loop().time() + delay
+            if self._backlog and self._running < AT_ONCE // 2:
+                self._wake.set()
+            if finished:
+                self._due.pop(transaction, None)
+                self._bank.reading.asked.pop(transaction, None)
+
+    async def _attempt(self, transaction: str) -> bool:
+        """Ask or tell whoever matters now; whether the transaction is finished here."""
+        known = await self._bank.store.get(Transaction, transaction)
+        if known is None:
+            return True
+        if known.state is State.PREPARED:
+            return await self._resolve_doubt(known)
+        if known.state is State.COMMITTING:
+            return await self._commit_again(known)
+        if known.state is State.PREPARING and known.incarnation != self._bank.store.incarnation:
+            return await self._ask_after_restore(known)
+        return known.state is not State.PREPARING
+
+    async def _resolve_doubt(self, known: Transaction) -> bool:
+        """Ask the coordinator; if it does not answer, or no longer knows, the other participants."""
+        inquiry = Inquire(known.id, known.vote_by)
+        outcome = await self._inquire(known.id, known.coordinator, inquiry)
+        if outcome is not None and outcome.fate is not Fate.UNKNOWN:
+            return await self._hear(known.id, known.coordinator, outcome)
+        for bank in known.participants:
+            if bank != self._bank.code:
+                outcome = await self._inquire(known.id, bank, inquiry)
+                if outcome is not None and await self._hear(known.id, bank, outcome):
+                    return True
+        return False
+
+    async def _hear(self, transaction: str, bank: str, outcome: Outcome) -> bool:
+        after = await self._bank.participating.told(transaction, bank, outcome)
+        return after is not None and after.state is not State.PREPARED
+
+    async def _commit_again(self, known: Transaction) -> bool:
+        """Send the commit again to those who have not acknowledged it, for ever."""
+        step = await self._bank.coordinating.restart(known.id)
+        for bank, message in step.messages:
+            answer = await self._ask(known.id, bank, message)
+            if answer is not None:
+                known = await self._bank.coordinating.commit_answered(known.id, bank, answer)
+        return known.state is State.ENDED
+
+    async def _ask_after_restore(self, known: Transaction) -> bool:
+        """The votes are lost with the earlier database: one participant that knows the outcome settles it."""
+        step = await self._bank.coordinating.restart(known.id)
+        for bank, message in step.messages:
+            answer = await self._ask(known.id, bank, message)
+            if isinstance(answer, Outcome) and answer.fate in (Fate.COMMITTED, Fate.ABORTED):
+                await self._bank.coordinating.found(known.id, bank, answer)
+                return False  # a commit has yet to be told to everyone; an abort is noticed by the next attempt
+        return False
+
+    async def _inquire(self, transaction: str, bank: str, inquiry: Inquire) -> Outcome | None:
+        answer = await self._ask(transaction, bank, inquiry)
+        return answer if isinstance(answer, Outcome) else None
+
+    async def _ask(self, transaction: str, bank: str, message: Message) -> Answer | None:
+        """One attempt; what came of it is kept for the operator. An offline bank is not asked: it will return."""
+        asked = self._bank.reading.asked.setdefault(transaction, {})
+        view = self._bank.peers.view(bank)
+        if view is None or view.status is PeerStatus.OFFLINE:
+            asked[bank] = "offline" if view else "not in the roster"
+            return None
+        try:
+            answer = await self._bank.peers.ask(bank, message)
+        except (Unreachable, PeerMisbehaved) as breakage:
+            asked[bank] = breakage.why
+            return None
+        asked[bank] = _in_words(answer)
+        return answer
+
+    async def _collect(self) -> None:
+        """Forget protocol state that no message can still be about, and old keys; a bounded number at a time."""
+        now = self._bank.rhythm.wall_ms()
+        protocol_before, keys_before = now - self._retention_days * DAY_MS, now - self._key_days * DAY_MS
+        while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
+            log.info("%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE)
+
+
+def _forget(answer: asyncio.Future[Answer]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _in_words(answer: Answer) -> str:
+    if isinstance(answer, Outcome):
+        return str(answer.fate)
+    return f"refused: {answer.code}" if isinstance(answer, Refused) else type(answer).__name__.lower()

@@ -1,0 +1,297 @@
+"""Several banks in one process, on one memory, with a network that does as it is told.
+
+Each bank is the real ``Bank`` with real recovery on the store engine of the tests; only the wire is replaced, by
+``Wire``, which delivers a message straight to the other bank unless the test's ``weather`` says otherwise. What the
+wire promises is what ``ports.Peers`` promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from distribank.bank import Bank, KeyName, TransferResult
+from distribank.breakages import Unreachable
+from distribank.core.documents import account_number
+from distribank.core.holders import Holder
+from distribank.core.ledger import Account, AccountType, EntryKind
+from distribank.core.protocol import Answer, Message, Transaction
+from distribank.core.refusals import Refusal
+from distribank.core.transfer import Direction, Leg
+from distribank.ports import PeerStatus, PeerView, Store
+from distribank.recovery import Recovery
+from distribank.store.memory import MemoryStore
+
+Weather = Callable[[str, str, Message], Awaitable[str]]
+"""What happens to one message from one bank to another: "deliver", "lose request", "lose answer"; it may wait first."""
+
+CPFS = ["52998224725", "11144477735", "12345678909", "39053344705", "98765432100", "22233366638"]
+
+
+def codes(count: int) -> list[str]:
+    return [f"{99990001 + i}" for i in range(count)]
+
+
+class WallClock:
+    """A wall clock that stands still until it is moved."""
+
+    def __init__(self, now: int = 1_800_000_000_000) -> None:
+        self.now = now
+
+    def wall_ms(self) -> int:
+        return self.now
+
+
+class Wire:
+    """``ports.Peers`` for banks in one process."""
+
+    def __init__(self, world: World, me: str) -> None:
+        self._world = world
+        self._me = me
+        self.on_return: Callable[[str], None] = lambda _bank: None
+        self.offline: set[str] = set()
+
+    def ask(self, bank: str, message: Message, until: float | None = None) -> asyncio.Future[Answer]:
+        self._world.sent[type(message).__name__] += 1
+        return self._world.group.create_task(self._deliver(bank, message, until))
+
+    def view(self, bank: str) -> PeerView | None:
+        if bank == self._me or bank not in self._world.banks:
+            return None
+        status = PeerStatus.OFFLINE if bank in self.offline else PeerStatus.ONLINE
+        return PeerView(bank, f"Bank {bank}", f"http://{bank}", status, 0, None, None)
+
+    def views(self) -> list[PeerView]:
+        return [view for bank in sorted(self._world.banks) if (view := self.view(bank))]
+
+    async def _deliver(self, bank: str, message: Message, until: float | None) -> Answer:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await self._once(bank, message)
+            except Unreachable:
+                if until is None or loop.time() >= until:
+                    raise
+                await asyncio.sleep(0.01)
+
+    async def _once(self, bank: str, message: Message) -> Answer:
+        fate = await self._world.weather(self._me, bank, message)
+        other = self._world.banks[bank]
+        if fate == "lose request" or other is None or not other.bank.ready:
+            raise Unreachable(bank, "lost on the way there")
+        clock = self._world.banks[self._me].bank.rhythm.stamp()
+        (answer,) = await other.bank.participating.receive(self._me, clock, [message])
+        self._world.answered.append((self._me, bank, message, answer))
+        if fate == "lose answer":
+            raise Unreachable(bank, "lost on the way back")
+        self._world.banks[self._me].bank.rhythm.hear(other.bank.rhythm.stamp())
+        return answer
+
+
+@dataclass
+class Running:
+    """One bank that is up."""
+
+    bank: Bank
+    recovery: Recovery
+    stop: asyncio.Event
+    stopped: asyncio.Task[None]
+    wire: Wire
+
+
+@dataclass
+class World:
+    """The network. ``transfer`` and the other verbs act as the holder of the first account at each bank."""
+
+    vote_deadline: float = 0.3
+    position_cap: int | None = None
+    make_store: Callable[[str], Store] = field(default=lambda code: MemoryStore(code))
+    clock: WallClock = field(default_factory=WallClock)
+    sent: Counter[str] = field(default_factory=Counter)
+    answered: list[tuple[str, str, Message, Answer]] = field(default_factory=list)
+    banks: dict[str, Running] = field(default_factory=dict)
+    stores: dict[str, Store] = field(default_factory=dict)
+    group: asyncio.TaskGroup = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = 0
+        self.calm()
+
+    def calm(self) -> None:
+        """Everything is delivered from now on."""
+
+        async def deliver(_sender: str, _to: str, _message: Message) -> str:
+            return "deliver"
+
+        self.weather: Weather = deliver
+
+    async def start(self, code: str) -> Running:
+        """Start a bank on its store, new or old, and let recovery read the log."""
+        store = self.stores.get(code)
+        if store is None:
+            store = self.stores[code] = self.make_store(code)
+        wire = Wire(self, code)
+        chance = random.Random(f"{code} {len(self.answered)}")  # noqa: S311 - repeatable, not secret
+        bank = Bank(
+            code,
+            f"Bank {code}",
+            store,
+            wire,
+            self.clock,
+            chance,
+            vote_deadline=self.vote_deadline,
+            position_cap=self.position_cap,
+        )
+        recovery = Recovery(bank)
+        stop, up = asyncio.Event(), asyncio.Event()
+        running = Running(bank, recovery, stop, self.group.create_task(_serve(bank, recovery, stop, up)), wire)
+        self.banks[code] = running
+        await up.wait()
+        for other in self.banks.values():
+            other.wire.on_return(code)
+        return running
+
+    async def crash(self, code: str) -> None:
+        """Kill a bank: nothing more is written, and what was not durable is gone."""
+        running = self.banks[code]
+        store = self.stores[code]
+        assert isinstance(store, MemoryStore)
+        self.stores[code] = store.crash()
+        running.bank.ready = False
+        running.stop.set()
+        await running.stopped
+
+    # What people do
+
+    async def person(self, code: str, which: int = 0, name: str = "Maria da Silva") -> Holder:
+        bank = self.banks[code].bank
+        known = await bank.custody.holder_by_cpf(CPFS[which])
+        if known is not None:
+            return known
+        made = await bank.custody.register(name, CPFS[which], "hash", None)
+        assert isinstance(made, Holder)
+        return made
+
+    async def account(self, code: str, money: int = 0, which: int = 0) -> str:
+        """Open an individual account for a person, with *money* centavos in it; its number."""
+        bank = self.banks[code].bank
+        holder = await self.person(code, which)
+        account = await bank.custody.open_account(holder, AccountType.INDIVIDUAL)
+        assert isinstance(account, Account)
+        if money:
+            result = await self.cash(code, account.number, money, which)
+            assert result is None
+        return account.number
+
+    async def cash(
+        self, code: str, number: str, amount: int, which: int = 0, kind: EntryKind = EntryKind.DEPOSIT
+    ) -> Refusal | None:
+        holder = await self.person(code, which)
+        done = await self.banks[code].bank.custody.cash(holder.holder_id, number, kind, amount, self.key(), "f")
+        assert done is not None
+        return done.refusal
+
+    async def consent(self, code: str, number: str, to: str, each: int = 10**9, which: int = 0, total: int | None = None) -> str:
+        holder = await self.person(code, which)
+        made = await self.banks[code].bank.custody.give_consent(
+            holder, number, to, each, total, self.clock.wall_ms() + 86_400_000
+        )
+        assert made is not None
+        assert not isinstance(made, Refusal), made
+        return made.consent_id
+
+    async def transfer(
+        self, at: str, *legs: tuple[str, str, int], which: int = 0, key: str | None = None, wait: float = 5
+    ) -> TransferResult:
+        """Order a transfer; a leg is (bank, account, centavos), negative for a debit."""
+        holder = await self.person(at, which)
+        key = key or self.key()
+        return await self.banks[at].bank.coordinating.order(
+            holder, make_legs(*legs), None, KeyName(holder.holder_id, "transfers", key, repr(legs)), wait
+        )
+
+    def key(self) -> str:
+        self.keys += 1
+        return f"key-{self.keys}"
+
+    # What can be seen
+
+    async def balance(self, code: str, number: str) -> tuple[int, int]:
+        """Posted and available."""
+        account = await self.stores[code].get(Account, number)
+        assert account is not None
+        return account.posted, account.available
+
+    async def state(self, code: str, transaction: str) -> Transaction | None:
+        return await self.stores[code].get(Transaction, transaction)
+
+    async def settle(self, transaction: str) -> None:
+        """Wait until no bank has *transaction* unfinished."""
+        async with asyncio.timeout(10):
+            while any([await self._unfinished(code, transaction) for code in self.banks]):
+                await asyncio.sleep(0.01)
+
+    async def _unfinished(self, code: str, transaction: str) -> bool:
+        known = await self.state(code, transaction)
+        return known is not None and known.state in ("preparing", "prepared", "committing")
+
+    async def check_books(self) -> int:
+        """Every bank's books, alone and against each other; the network's customers' money in centavos."""
+        total = cash = 0
+        positions: dict[tuple[str, str], int] = {}
+        for code, store in self.stores.items():
+            await store.flushed()
+            counted = await store.recount()
+            assert counted.findings == []
+            assert counted.customers + sum(counted.books.values()) == 0, f"the books of {code} do not balance"
+            total += counted.customers
+            cash += counted.books.get("cash", 0)
+            for book, amount in counted.books.items():
+                if book.startswith("position:"):
+                    positions[code, book.removeprefix("position:")] = amount
+        for (a, b), amount in positions.items():
+            assert amount + positions.get((b, a), 0) == 0, f"{a} and {b} do not agree on what one owes the other"
+        assert total == -cash
+        return total
+
+
+def make_legs(*legs: tuple[str, str, int]) -> tuple[Leg, ...]:
+    """Legs from (bank, account, centavos), negative for a debit."""
+    return tuple(
+        Leg(i, bank, account, Direction.DEBIT if amount < 0 else Direction.CREDIT, abs(amount))
+        for i, (bank, account, amount) in enumerate(legs, 1)
+    )
+
+
+async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asyncio.Event) -> None:
+    async with bank, asyncio.TaskGroup() as group:
+        await recovery.start()
+        sweeps = group.create_task(recovery.run())
+        up.set()
+        await stop.wait()
+        sweeps.cancel()
+
+
+@asynccontextmanager
+async def world(count: int, **settings: object) -> AsyncIterator[World]:
+    """A network of *count* running banks, stopped at the end."""
+    made = World(**settings)  # type: ignore[arg-type]
+    async with asyncio.TaskGroup() as group:
+        made.group = group
+        for code in codes(count):
+            await made.start(code)
+        try:
+            yield made
+        finally:
+            for running in made.banks.values():
+                running.stop.set()
+            for task in list(group._tasks):  # type: ignore[attr-defined]
+                if task is not asyncio.current_task() and not any(task is r.stopped for r in made.banks.values()):
+                    task.cancel()
+
+
+NUMBERS = [account_number(i) for i in range(1, 10)]
