@@ -22,7 +22,7 @@ from distribank.core.ledger import Account, AccountType, EntryKind
 from distribank.core.protocol import Answer, Message, Transaction
 from distribank.core.refusals import Refusal
 from distribank.core.transfer import Direction, Leg
-from distribank.ports import PeerStatus, PeerView, Store
+from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
 from distribank.store.memory import MemoryStore
 
@@ -57,7 +57,9 @@ class Wire:
 
     def ask(self, bank: str, message: Message, until: float | None = None) -> asyncio.Future[Answer]:
         self._world.sent[type(message).__name__] += 1
-        return self._world.group.create_task(self._deliver(bank, message, until))
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._world.group.create_task(self._carry(bank, message, until, answer))
+        return answer
 
     def view(self, bank: str) -> PeerView | None:
         if bank == self._me or bank not in self._world.banks:
@@ -68,6 +70,18 @@ class Wire:
     def views(self) -> list[PeerView]:
         return [view for bank in sorted(self._world.banks) if (view := self.view(bank))]
 
+    async def _carry(self, bank: str, message: Message, until: float | None, answer: asyncio.Future[Answer]) -> None:
+        try:
+            said = await self._deliver(bank, message, until)
+        except Unreachable as unreachable:
+            if not answer.done():
+                answer.set_exception(unreachable)
+            return
+        finally:
+            asyncio.get_running_loop().call_soon(self._world.changed.set)
+        if not answer.done():
+            answer.set_result(said)
+
     async def _deliver(self, bank: str, message: Message, until: float | None) -> Answer:
         loop = asyncio.get_running_loop()
         while True:
@@ -76,7 +90,7 @@ class Wire:
             except Unreachable:
                 if until is None or loop.time() >= until:
                     raise
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the back-off that ports.Peers promises
 
     async def _once(self, bank: str, message: Message) -> Answer:
         fate = await self._world.weather(self._me, bank, message)
@@ -109,13 +123,16 @@ class World:
 
     vote_deadline: float = 0.3
     position_cap: int | None = None
-    make_store: Callable[[str], Store] = field(default=lambda code: MemoryStore(code))
+    make_store: Callable[[str, Callable[[float, int], None]], MemoryStore] = field(
+        default=lambda _code, on_flush: MemoryStore(on_flush=on_flush)
+    )
     clock: WallClock = field(default_factory=WallClock)
     sent: Counter[str] = field(default_factory=Counter)
     answered: list[tuple[str, str, Message, Answer]] = field(default_factory=list)
     banks: dict[str, Running] = field(default_factory=dict)
-    stores: dict[str, Store] = field(default_factory=dict)
+    stores: dict[str, MemoryStore] = field(default_factory=dict)
     group: asyncio.TaskGroup = field(init=False)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.keys = 0
@@ -133,7 +150,7 @@ class World:
         """Start a bank on its store, new or old, and let recovery read the log."""
         store = self.stores.get(code)
         if store is None:
-            store = self.stores[code] = self.make_store(code)
+            store = self.stores[code] = self.make_store(code, lambda _seconds, _writes: self.changed.set())
         wire = Wire(self, code)
         chance = random.Random(f"{code} {len(self.answered)}")  # noqa: S311 - repeatable, not secret
         bank = Bank(
@@ -159,7 +176,6 @@ class World:
         """Kill a bank: nothing more is written, and what was not durable is gone."""
         running = self.banks[code]
         store = self.stores[code]
-        assert isinstance(store, MemoryStore)
         self.stores[code] = store.crash()
         running.bank.ready = False
         running.stop.set()
@@ -195,7 +211,9 @@ class World:
         assert done is not None
         return done.refusal
 
-    async def consent(self, code: str, number: str, to: str, each: int = 10**9, which: int = 0, total: int | None = None) -> str:
+    async def consent(
+        self, code: str, number: str, to: str, each: int = 10**9, which: int = 0, total: int | None = None
+    ) -> str:
         holder = await self.person(code, which)
         made = await self.banks[code].bank.custody.give_consent(
             holder, number, to, each, total, self.clock.wall_ms() + 86_400_000
@@ -231,9 +249,21 @@ class World:
 
     async def settle(self, transaction: str) -> None:
         """Wait until no bank has *transaction* unfinished."""
-        async with asyncio.timeout(10):
-            while any([await self._unfinished(code, transaction) for code in self.banks]):
-                await asyncio.sleep(0.01)
+
+        async def settled() -> bool:
+            return not any([await self._unfinished(code, transaction) for code in self.banks])
+
+        await self.until(settled)
+
+    async def until(self, true: Callable[[], bool | Awaitable[bool]]) -> None:
+        """Wait until *true*: it is asked anew whenever a flush has ended or a message has arrived or been lost."""
+        async with asyncio.timeout(20):
+            while True:
+                self.changed.clear()
+                now = true()
+                if now if isinstance(now, bool) else await now:
+                    return
+                await self.changed.wait()
 
     async def _unfinished(self, code: str, transaction: str) -> bool:
         known = await self.state(code, transaction)

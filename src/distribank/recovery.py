@@ -56,12 +56,18 @@ class Recovery:
         self._backlog = False
         self._wake = asyncio.Event()
         bank.participating.watch = lambda known: self.watch(known, self._first_inquiry)
+        bank.participating.settled = self.settled
         bank.coordinating.hand_over = lambda known: self.watch(known, FIRST_RETRY)
         bank.peers.on_return = self.peer_returned
 
     def watch(self, known: Transaction, delay: float) -> None:
         """Take *known* up after *delay* seconds, unless it has finished by then."""
         self._due.setdefault(known.id, _Due(asyncio.get_running_loop().time() + delay, known.banks))
+
+    def settled(self, transaction: str) -> None:
+        """*transaction* has its outcome: nobody need be asked."""
+        self._due.pop(transaction, None)
+        self._bank.reading.asked.pop(transaction, None)
 
     def peer_returned(self, bank: str) -> None:
         """Take up at once whatever waits for *bank*."""
@@ -163,8 +169,7 @@ class Recovery:
             if self._backlog and self._running < AT_ONCE // 2:
                 self._wake.set()
             if finished:
-                self._due.pop(transaction, None)
-                self._bank.reading.asked.pop(transaction, None)
+                self.settled(transaction)
 
     async def _attempt(self, transaction: str) -> bool:
         """Ask or tell whoever matters now; whether the transaction is finished here."""

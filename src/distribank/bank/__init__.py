@@ -13,6 +13,7 @@ A bank has no state outside its object, so that several of them run in one proce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from distribank.bank.batching import Batching, BatchResult
@@ -23,7 +24,8 @@ from distribank.bank.participating import Participating
 from distribank.bank.reading import InDoubt, Reading
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.tasks import Tasks
-from distribank.ports import Chance, Clock, Peers, Store
+from distribank.core.protocol import Answer, Message, State
+from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
 
 __all__ = ["Approval", "Bank", "BatchResult", "CashResult", "InDoubt", "KeyName", "TransferResult"]
 
@@ -65,11 +67,44 @@ class Bank:
         self.batching = Batching(self.rhythm, self.coordinating, self.tasks)
         self.reading = Reading(self.rhythm)
 
+    async def refresh_metrics(self) -> None:
+        """Bring the series that are read rather than counted up to date: doubt, peers, positions, waiting."""
+        doubts = await self.reading.in_doubt()
+        votes = [doubt.transaction.begun_at for doubt in doubts if doubt.transaction.state is State.PREPARED]
+        self.metrics.in_doubt.set(len(votes))
+        self.metrics.unacknowledged.set(len(doubts) - len(votes))
+        self.metrics.oldest_in_doubt.set((self.rhythm.wall_ms() - min(votes)) / 1000 if votes else 0)
+        self.metrics.lock_wait.set(self.rhythm.locks.waited_seconds)
+        for view in self.peers.views():
+            self.metrics.peer_up.labels(view.bank).set(view.status is PeerStatus.ONLINE)
+        for book in await self.reading.books():
+            if peer := book.peer:
+                self.metrics.position.labels(peer).set(book.balance)
+
+    # What other banks meet
+
+    @property
+    def incarnation(self) -> str:
+        return self.store.incarnation
+
+    def clock_now(self) -> int:
+        """The stamp that travels with what is said now."""
+        return self.rhythm.stamp()
+
+    async def receive(self, sender: str, clock: int, messages: Sequence[Message]) -> list[Answer]:
+        """Decide what *sender* asks; see ``Participating.receive``."""
+        return await self.participating.receive(sender, clock, messages)
+
+    async def stop(self, seconds: float) -> None:
+        """Take no new work, wake every watcher, and let what runs come to its own end for at most *seconds*."""
+        self.ready = False
+        self.rhythm.feed.close()
+        await self.tasks.drain(seconds)
+
     async def __aenter__(self) -> Bank:
         await self.tasks.__aenter__()
         return self
 
     async def __aexit__(self, *exc: Any) -> None:
-        self.ready = False
-        self.rhythm.feed.close()
+        await self.stop(0)
         await self.tasks.__aexit__(*exc)

@@ -40,8 +40,8 @@ class Metrics:
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
             registry=self.registry,
         )
-        self.lock_wait = Counter(
-            "distribank_lock_wait_seconds", "Time spent waiting for an account's turn", registry=self.registry
+        self.lock_wait = Gauge(
+            "distribank_lock_wait_seconds", "Time spent waiting for an account's turn, in all", registry=self.registry
         )
         self.peer_up = Gauge(
             "distribank_peer_up", "1 if the peer is online, 0 if it is not", ["peer"], registry=self.registry

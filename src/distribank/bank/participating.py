@@ -38,7 +38,10 @@ from distribank.ports import Queries
 
 
 class Participating:
-    """The participant's side of one bank. *watch* is told of each transaction that is now in doubt."""
+    """The participant's side of one bank.
+
+    *watch* is told of each transaction that is now in doubt, *settled* of each that is not any more; set by recovery.
+    """
 
     def __init__(self, rhythm: Rhythm, coordinating: Coordinating, *, position_cap: int | None) -> None:
         self._rhythm = rhythm
@@ -46,6 +49,7 @@ class Participating:
         self._coordinating = coordinating
         self._cap = position_cap
         self.watch: Callable[[Transaction], None] = lambda _transaction: None
+        self.settled: Callable[[str], None] = lambda _transaction: None
 
     async def receive(self, sender: str, clock: int, messages: Sequence[Message]) -> list[Answer]:
         """Decide all *messages* of one well-signed request from *sender*; their answers, in order, are durable.
@@ -136,6 +140,8 @@ class Participating:
                 if at and step.transaction is not None and step.transaction.commit_at == at:
                     self._rhythm.merge_commit(at)
                 self._persist(step)
+            if step.records:
+                self.settled(transaction)
             return step
 
     async def _inquired(self, sender: str, inquiry: Inquire) -> Answer:

@@ -105,6 +105,7 @@ class Reading:
 
     async def in_doubt(self) -> list[InDoubt]:
         """Every vote whose outcome is unknown here, and every commit that some bank has yet to acknowledge."""
+        await self._store.flushed()
         found: list[InDoubt] = []
         after: tuple[int | str, ...] = ()
         while page := await self._store.find(Queries.UNFINISHED, limit=PAGE, after=after):
@@ -118,7 +119,7 @@ class Reading:
         await self._store.flushed()
         return self._doubt(known) if known is not None else None
 
-    async def positions(self) -> list[Book]:
+    async def books(self) -> list[Book]:
         """The bank's own books: cash, suspense and one position per peer with which money has moved."""
         return await self._store.find(Queries.BOOKS)
 

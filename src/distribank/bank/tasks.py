@@ -42,7 +42,7 @@ class Tasks:
 
     async def drain(self, seconds: float) -> None:
         """Wait for what runs to come to its own end, for at most *seconds*."""
-        if self._running:
+        if self._running and seconds > 0:
             await asyncio.wait(list(self._running), timeout=seconds)
 
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:

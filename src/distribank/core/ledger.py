@@ -22,11 +22,12 @@ from distribank.core.transfer import Direction, Leg
 
 CASH: Final = "cash"
 SUSPENSE: Final = "suspense"
+_POSITION: Final = "position:"
 
 
 def position_book(bank: str) -> str:
     """The name of the book that keeps what this bank owes *bank* (positive) or is owed by it (negative)."""
-    return f"position:{bank}"
+    return _POSITION + bank
 
 
 class AccountType(StrEnum):
@@ -192,6 +193,11 @@ class Book:
     name: str
     balance: int = 0
     reserved: int = 0
+
+    @property
+    def peer(self) -> str | None:
+        """The bank with which this is the position, if it is one."""
+        return self.name.removeprefix(_POSITION) if self.name.startswith(_POSITION) else None
 
 
 LedgerRow = Account | Hold | Entry | BookEntry | Reservation

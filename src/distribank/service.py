@@ -1,0 +1,167 @@
+"""One bank as a process: the edges are chosen here, put together, started and stopped in order.
+
+Start: settings, roster and key are checked; the store is opened (a second process is refused); the port is bound and
+liveness served; the log is read; only then is the bank ready. Stop: new work is refused, what runs is given a moment
+to come to its own end, everything queued is made durable. A store that cannot promise durability ends the process
+at once: what the log holds decides at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import FastAPI
+
+from distribank.api.app import create_app
+from distribank.api.server import serve
+from distribank.bank import Bank
+from distribank.bank.metrics import Metrics
+from distribank.breakages import DurabilityLost, Misconfigured
+from distribank.config import Settings
+from distribank.core.clock import CLOCK_BOUND_MS
+from distribank.core.protocol import MAX_VOTE_BY_AHEAD_MS
+from distribank.peers.client import HttpPeers
+from distribank.peers.roster import Roster, load_private_key, own_keyid
+from distribank.peers.signatures import WINDOW_S, Signer, Verifier
+from distribank.ports import Peers, Store
+from distribank.recovery import DAY_MS, Recovery
+from distribank.store import open_store
+
+log = logging.getLogger("distribank")
+
+DRAIN_SECONDS: Final = 3.0
+"""How long what runs may take to come to its own end when the bank stops."""
+EXIT_DURABILITY_LOST: Final = 70
+
+
+class SystemClock:
+    """The wall clock of this machine."""
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """What stands between a bank and its ports in tests that look at every write and every send; nothing otherwise."""
+
+    store: Callable[[Store], Store] = lambda store: store
+    peers: Callable[[Peers], Peers] = lambda peers: peers
+
+
+class Service:
+    """One bank, put together and not yet running. Raises ``Breakage`` for whatever it must not start with."""
+
+    def __init__(self, settings: Settings, wrapping: Wrapping) -> None:
+        self.settings = settings
+        clock, chance, metrics = SystemClock(), random.SystemRandom(), Metrics()
+        _check_retention(settings)
+        roster = Roster.load(settings.network_file)
+        key = load_private_key(settings.private_key_file)
+        signer = Signer(own_keyid(roster, settings.bank_code, key, settings.private_key_file), key, clock, chance)
+        verifier = Verifier(roster.keys, clock)
+        self.store = wrapping.store(_open_store(settings, clock.wall_ms(), metrics))
+        self.peers = HttpPeers(
+            roster,
+            signer,
+            verifier,
+            clock=clock,
+            chance=chance,
+            clock_now=lambda: self.bank.clock_now(),
+            on_clock=lambda _bank, stamp: self._hear(stamp),
+        )
+        self.bank = Bank(
+            settings.bank_code,
+            settings.bank_name,
+            self.store,
+            wrapping.peers(self.peers),
+            clock,
+            chance,
+            metrics=metrics,
+            vote_deadline=settings.vote_deadline,
+            position_cap=settings.position_limit_centavos,
+        )
+        self.recovery = Recovery(self.bank, retention_days=settings.retention_days)
+
+    def _hear(self, stamp: int) -> None:
+        self.bank.rhythm.hear(stamp)
+
+    def app(self) -> FastAPI:
+        """The bank's HTTP application; its lifespan is the bank's."""
+        settings = self.settings
+        return create_app(settings, self.bank)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The bank at work: recovery reads the log, then the bank is ready until this is left."""
+        try:
+            async with self.peers, self.bank, asyncio.TaskGroup() as group:
+                recovering = group.create_task(self._recover())
+                try:
+                    yield
+                finally:
+                    await self.bank.stop(DRAIN_SECONDS)
+                    recovering.cancel()
+        finally:
+            await self.store.close()
+
+    async def _recover(self) -> None:
+        began = time.perf_counter()
+        unfinished = await self.recovery.start()
+        log.info(
+            "%s is ready: %d unfinished transactions found in the log, %.0f ms",
+            self.bank.code,
+            unfinished,
+            (time.perf_counter() - began) * 1000,
+        )
+        await self.recovery.run()
+
+
+def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
+    """Serve one bank until SIGTERM or SIGINT; the exit status. Raises ``Breakage`` if it must not start."""
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return asyncio.run(_serve(settings, wrapping or Wrapping()))
+
+
+async def _serve(settings: Settings, wrapping: Wrapping) -> int:
+    service = Service(settings, wrapping)
+    return await serve(service.app(), settings.host, settings.port)
+
+
+def _open_store(settings: Settings, now_ms: int, metrics: Metrics) -> Store:
+    """The bank's database. The marker that tells a lost database from a new bank's stands beside its private key."""
+    return open_store(
+        settings.database_url,
+        bank=settings.bank_code,
+        marker=settings.private_key_file.with_suffix(".incarnation"),
+        now_ms=now_ms,
+        on_broken=_die,
+        on_flush=metrics.flushed,
+    )
+
+
+def _die(lost: DurabilityLost) -> None:
+    """Durability is lost: nothing that was queued may be answered, retried or undone. The next start reads the log."""
+    log.critical("this bank stops at once, because it cannot write: %s. Mend the disk and start it again", lost)
+    logging.shutdown()
+    os._exit(EXIT_DURABILITY_LOST)
+
+
+def _check_retention(settings: Settings) -> None:
+    """What is forgotten must be older than any message that can still arrive about it."""
+    retention_ms = settings.retention_days * DAY_MS
+    needed = WINDOW_S * 1000 + MAX_VOTE_BY_AHEAD_MS + CLOCK_BOUND_MS
+    if retention_ms <= needed:
+        raise Misconfigured(f"DISTRIBANK_RETENTION_DAYS must be longer than {needed / DAY_MS:.2f} days")

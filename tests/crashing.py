@@ -1,0 +1,107 @@
+"""A bank that kills itself: the shipped bank, with a counter at each of its ports.
+
+Every write that is queued, every flush that returns, every message that leaves and every answer that arrives is a
+point. They are found by standing at the ports, not by a list, and the shipped code has no switch for them. Run as
+``python -m tests.crashing --env-file … --script FILE``; *FILE* says at which point to die (a number, 0 for never) and
+is looked for at each point, so that a test arms it when it likes. Points passed while armed go to FILE.points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from asyncio import Future
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distribank.breakages import Breakage
+from distribank.config import Settings
+from distribank.core.protocol import Answer, Message, Record
+from distribank.ports import Peers, Row, Store
+from distribank.service import Wrapping, run
+
+
+class Points:
+    """Counts the points passed since the script was armed, and dies at the one it names."""
+
+    def __init__(self, script: Path) -> None:
+        self._script = script
+        self._log = Path(f"{script}.points")
+        self._passed = 0
+
+    def reach(self, name: str) -> None:
+        if not self._script.exists():
+            return
+        self._passed += 1
+        with self._log.open("a") as log:
+            log.write(f"{name}\n")
+        if self._passed == int(self._script.read_text()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CountingStore:
+    """A store with a point before and after each write that carries a record of the protocol."""
+
+    def __init__(self, store: Store, points: Points) -> None:
+        self._store = store
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
+        rows = tuple(rows)
+        kinds = [row.kind.value for row in rows if isinstance(row, Record)]
+        if not kinds:
+            return self._store.write(rows, lazy=lazy)
+        name = "+".join(kinds)
+        self._points.reach(f"before {name} is queued")
+        durable = self._store.write(rows, lazy=lazy)
+        # The first to hear of the flush: nothing that waits for it has run yet.
+        durable.add_done_callback(lambda _: self._points.reach(f"after {name} is durable"))
+        return durable
+
+
+class CountingPeers:
+    """Peers with a point before each message is queued and when its answer arrives."""
+
+    def __init__(self, peers: Peers, points: Points) -> None:
+        object.__setattr__(self, "_peers", peers)
+        object.__setattr__(self, "_points", points)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._peers, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._peers, name, value)
+
+    def ask(self, bank: str, message: Message, until: float | None = None) -> Future[Answer]:
+        kind = type(message).__name__
+        self._points.reach(f"before {kind} to {bank}")
+        answer: Future[Answer] = self._peers.ask(bank, message, until)
+        answer.add_done_callback(lambda _: self._points.reach(f"after {kind} to {bank}"))
+        return answer
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--env-file", type=Path, required=True)
+    parser.add_argument("--script", type=Path, required=True)
+    given = parser.parse_args()
+    points = Points(given.script)
+    wrapping = Wrapping(
+        store=lambda store: CountingStore(store, points),  # type: ignore[arg-type,return-value]
+        peers=lambda peers: CountingPeers(peers, points),  # type: ignore[arg-type,return-value]
+    )
+    try:
+        return run(Settings.load(given.env_file), wrapping)
+    except Breakage as breakage:
+        print(breakage, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
