@@ -54,9 +54,11 @@ class Wire:
         self._me = me
         self.on_return: Callable[[str], None] = lambda _bank: None
         self.offline: set[str] = set()
+        self.requests: Counter[tuple[str, str]] = Counter()
 
     def ask(self, bank: str, message: Message, until: float | None = None) -> asyncio.Future[Answer]:
         self._world.sent[type(message).__name__] += 1
+        self.requests[bank, type(message).__name__] += 1
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._world.group.create_task(self._carry(bank, message, until, answer))
         return answer

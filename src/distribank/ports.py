@@ -7,7 +7,7 @@ them too, and every store passes the same contract suite (``tests/test_store_con
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -175,6 +175,10 @@ class Peers(Protocol):
 
     on_return: Callable[[str], None]
     """Called with a bank's code when it is heard of again (or for the first time); set by whoever recovers."""
+
+    @property
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """How many requests have left, by bank and kind of message; several messages may share one."""
 
     def ask(self, bank: str, message: Message, until: float | None = None) -> Future[Answer]:
         """Queue *message* for *bank*; what waits together travels together.

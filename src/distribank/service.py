@@ -22,6 +22,8 @@ from typing import Final
 from fastapi import FastAPI
 
 from distribank.api.app import create_app
+from distribank.api.interbank import Interbank
+from distribank.api.server import run as run_loop
 from distribank.api.server import serve
 from distribank.bank import Bank
 from distribank.bank.metrics import Metrics
@@ -63,7 +65,8 @@ class Service:
 
     def __init__(self, settings: Settings, wrapping: Wrapping) -> None:
         self.settings = settings
-        clock, chance, metrics = SystemClock(), random.SystemRandom(), Metrics()
+        self.clock = clock = SystemClock()
+        chance, metrics = random.SystemRandom(), Metrics()
         _check_retention(settings)
         roster = Roster.load(settings.network_file)
         key = load_private_key(settings.private_key_file)
@@ -90,6 +93,14 @@ class Service:
             vote_deadline=settings.vote_deadline,
             position_cap=settings.position_limit_centavos,
         )
+        self.interbank = Interbank(
+            settings.bank_code,
+            roster,
+            signer,
+            verifier,
+            lambda: self.bank if self.bank.ready else None,
+            self.peers.heard_from,
+        )
         self.recovery = Recovery(self.bank, retention_days=settings.retention_days)
 
     def _hear(self, stamp: int) -> None:
@@ -97,8 +108,14 @@ class Service:
 
     def app(self) -> FastAPI:
         """The bank's HTTP application; its lifespan is the bank's."""
-        settings = self.settings
-        return create_app(settings, self.bank)
+        return create_app(
+            self.settings,
+            self.bank,
+            clock=self.clock,
+            inquire_now=self.recovery.inquire_now,
+            interbank=self.interbank.router().routes,
+            lifespan=lambda _app: self.running(),
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -132,7 +149,7 @@ def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
         level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return asyncio.run(_serve(settings, wrapping or Wrapping()))
+    return run_loop(_serve(settings, wrapping or Wrapping()))
 
 
 async def _serve(settings: Settings, wrapping: Wrapping) -> int:

@@ -77,9 +77,11 @@ class Bank:
         self.metrics.lock_wait.set(self.rhythm.locks.waited_seconds)
         for view in self.peers.views():
             self.metrics.peer_up.labels(view.bank).set(view.status is PeerStatus.ONLINE)
+        for (peer, kind), requests in self.peers.requests.items():
+            self.metrics.requests.labels(peer, kind).set(requests)
         for book in await self.reading.books():
-            if peer := book.peer:
-                self.metrics.position.labels(peer).set(book.balance)
+            if book.peer is not None:
+                self.metrics.position.labels(book.peer).set(book.balance)
 
     # What other banks meet
 

@@ -46,6 +46,12 @@ class Metrics:
         self.peer_up = Gauge(
             "distribank_peer_up", "1 if the peer is online, 0 if it is not", ["peer"], registry=self.registry
         )
+        self.requests = Gauge(
+            "distribank_interbank_requests",
+            "Requests sent to the peer, by kind of message; several messages may share one",
+            ["peer", "kind"],
+            registry=self.registry,
+        )
         self.position = Gauge(
             "distribank_position_centavos",
             "What this bank owes the peer; negative if it is owed",

@@ -1,0 +1,341 @@
+"""What clients receive, as models. They describe; ``views`` makes the answers, and a test holds one to the other.
+
+A field that may be left out (``?`` in the contract) has a default here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from distribank.core.documents import ACCOUNT_NUMBER_PATTERN
+
+Item = TypeVar("Item")
+Money = Annotated[str, Field(pattern=r"^[0-9]{1,17}\.[0-9]{2}$", description="BRL.", examples=["150.00"])]
+SignedMoney = Annotated[
+    str, Field(pattern=r"^-?[0-9]{1,17}\.[0-9]{2}$", description="BRL, signed.", examples=["-1.00"])
+]
+Time = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$",
+        description="RFC 3339, UTC.",
+        examples=["2026-11-23T12:00:00.000Z"],
+    ),
+]
+Number = Annotated[str, Field(pattern=ACCOUNT_NUMBER_PATTERN, examples=["00000012-4"])]
+Bank = Annotated[str, Field(description="A bank's code.", examples=["99990001"])]
+Direction = Literal["debit", "credit"]
+
+
+class Answer(BaseModel):
+    """The root of all answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last.")
+
+
+class Token(Answer):
+    """A token, to be sent as `Authorization: Bearer …`."""
+
+    access_token: str
+    token_type: Literal["bearer"]
+    expires_in: int = Field(description="Seconds.")
+
+
+class Person(Answer):
+    """A registered holder."""
+
+    holder_id: str
+    name: str
+    cpf_masked: str = Field(examples=["***.982.247-**"])
+    created_at: Time
+
+
+class Titular(Answer):
+    name: str
+    cpf_masked: str
+
+
+class AccountHolder(Answer):
+    name: str
+    cpf_masked: str
+    role: Literal["titular", "co_holder", "administrator"]
+
+
+class AtLeast(Answer):
+    at_least: int
+
+
+class Company(Answer):
+    legal_name: str
+    cnpj: str
+
+
+class Account(Answer):
+    """An account as its holders see it."""
+
+    bank: Bank
+    account: Number
+    type: Literal["individual", "joint", "business"]
+    status: Literal["open", "closed"]
+    currency: Literal["BRL"]
+    titular: Titular
+    holders: list[AccountHolder]
+    approval: Literal["any", "all"] | AtLeast | None = Field(default=None, description="Of joint accounts.")
+    company: Company | None = None
+    posted_balance: Money = Field(description="The sum of all entries, in BRL.")
+    available_balance: Money = Field(description="What may be spent: the posted balance less what is held, in BRL.")
+    held: Money = Field(description="Held for transfers under way, in BRL.")
+    opened_at: Time
+    closed_at: Time | None = None
+
+
+class Counterparty(Answer):
+    """Another party of a transfer."""
+
+    bank: Bank
+    name_masked: str | None = Field(description="A company's name, or a person's masked; null until known.")
+    direction: Direction
+
+
+class Entry(Answer):
+    """One posted debit or credit."""
+
+    entry_id: str
+    posted_at: Time = Field(description="When it was posted at this bank.")
+    direction: Direction
+    amount: Money
+    balance_after: Money
+    kind: Literal["deposit", "withdrawal", "transfer", "return"]
+    transfer_id: str | None = None
+    counterparties: list[Counterparty] | None = None
+    description: str | None = None
+
+
+class Leg(Answer):
+    """One account's part in a transfer."""
+
+    bank: Bank
+    account: Number
+    amount: Money
+
+
+class Iso20022(Answer):
+    """The same in ISO 20022's words."""
+
+    status: Literal["ACSC", "ACCC", "PDNG", "RJCT"]
+    reason: str | None = Field(default=None, examples=["AM04"])
+
+
+class Reason(Answer):
+    """Why nothing moved."""
+
+    code: str
+    detail: str
+    bank: Bank | None = None
+    account: Number | None = None
+
+
+class Participant(Answer):
+    """Another bank's part, as far as this bank knows it."""
+
+    bank: Bank
+    vote: Literal["yes", "no"] | None
+    acknowledged_at: Time | None
+
+
+TransferStatus = Literal["awaiting_approval", "pending", "committed", "completed", "aborted", "cancelled"]
+
+
+class Transfer(Answer):
+    """A transfer as this bank knows it, as far as it concerns the reader."""
+
+    transfer_id: str = Field(description="The protocol's transaction id, the same at every bank.")
+    end_to_end_id: str = Field(examples=["E99990001202611231200abcdefghijk"])
+    status: TransferStatus = Field(
+        description="`committed`: decided, some bank has yet to acknowledge. At a participant `completed` means that "
+        "its own part is posted."
+    )
+    in_doubt: bool = Field(description="This bank has voted yes and has not heard the outcome: money is held.")
+    iso20022: Iso20022
+    coordinator: Bank
+    debits: list[Leg]
+    credits: list[Leg]
+    counterparties: list[Counterparty] | None = Field(
+        default=None, description="The parties whose legs are not shown here."
+    )
+    description: str | None = None
+    reason: Reason | None = None
+    participants: list[Participant]
+    created_at: Time
+    decided_at: Time | None = None
+    completed_at: Time | None = None
+
+
+class BatchItem(Answer):
+    """What became of one transfer of a batch: the transfer's own fields, or the reason why there is none."""
+
+    model_config = ConfigDict(extra="allow")
+
+    index: int = Field(description="Its place in the order given, from 0.")
+    transfer_id: str | None
+    status: TransferStatus
+    reason: Reason | None = None
+
+
+class Batch(Answer):
+    """A batch and its results so far."""
+
+    batch_id: str
+    status: Literal["running", "completed"]
+    mode: Literal["sequential", "concurrent"]
+    on_failure: Literal["stop", "continue"]
+    created_at: Time
+    completed_at: Time | None = None
+    results: list[BatchItem] = Field(description="In the order given.")
+
+
+class Consent(Answer):
+    """A permission that another bank may order debits on an account here."""
+
+    consent_id: str
+    account: Number
+    initiator_bank: Bank
+    status: Literal["active", "used_up", "expired", "revoked"]
+    max_per_transfer: Money
+    max_total: Money | None
+    used: Money
+    expires_at: Time
+    created_at: Time
+    revoked_at: Time | None = None
+
+
+class Peer(Answer):
+    """Another bank of the network as this one finds it."""
+
+    bank: Bank
+    name: str
+    url: str
+    status: Literal["online", "offline", "unknown"]
+    since: Time
+    rtt_ms: float | None = Field(description="Round trip of the last exchange, in milliseconds.")
+    last_error: str | None
+
+
+class Network(Answer):
+    """This bank and the others of its roster."""
+
+    bank: Bank
+    name: str
+    protocol_version: int
+    peers: list[Peer]
+
+
+class Health(Answer):
+    status: Literal["alive", "ready"]
+    bank: Bank
+
+
+class Said(Answer):
+    """What one bank answered when it was last asked for the outcome."""
+
+    bank: Bank
+    said: str
+
+
+class DoubtLeg(Answer):
+    bank: Bank
+    account: Number
+    direction: Direction
+    amount: Money
+
+
+class InDoubt(Answer):
+    """A transaction that is not finished at this bank."""
+
+    transfer_id: str
+    role: Literal["coordinator", "participant"]
+    status: TransferStatus
+    in_doubt: bool
+    since: Time
+    coordinator: Bank
+    participants: list[Bank]
+    accounts: list[DoubtLeg] = Field(description="The legs that this bank knows, with their amounts.")
+    why: str
+    asked: list[Said]
+
+
+class Items(Answer, Generic[Item]):
+    """All of them at once."""
+
+    items: list[Item]
+
+
+class Position(Answer):
+    """What this bank and one peer owe each other."""
+
+    bank: Bank = Field(description="The peer.")
+    position: SignedMoney = Field(description="BRL; positive: this bank owes the peer, negative: the peer owes it.")
+    owing: Money = Field(description="What this bank owes the peer, in BRL.")
+    owed: Money = Field(description="What the peer owes this bank, in BRL.")
+    reserved: SignedMoney = Field(description="What transfers under way may yet let the peer owe, in BRL.")
+
+
+class Books(Answer):
+    """All entries of the bank, added up anew."""
+
+    balanced: bool = Field(description="All of it sums to zero and every kept sum is right.")
+    customers: SignedMoney
+    books: dict[str, SignedMoney] = Field(description="`cash`, `suspense` and one `position:<bank>` per peer.")
+    entries: int
+    holds: int
+    findings: list[str]
+
+
+class FieldError(Answer):
+    loc: list[str | int]
+    msg: str
+
+
+class Problem(BaseModel):
+    """RFC 9457: what went wrong. `code` is stable; further members name what it is about."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:distribank:problem:insufficient_funds",
+                    "title": "The available balance is too small",
+                    "status": 422,
+                    "detail": "the available balance does not cover this debit",
+                    "code": "insufficient_funds",
+                    "bank": "99990001",
+                    "account": "00000012-4",
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    code: str
+    transfer_id: str | None = None
+    bank: str | None = None
+    account: str | None = None
+    errors: list[FieldError] | None = None
+
+
+Json = dict[str, Any]
+"""An answer as it is made."""

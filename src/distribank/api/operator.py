@@ -1,0 +1,86 @@
+"""The operator's view: what is in doubt, what banks owe each other, the books, the metrics."""
+
+from __future__ import annotations
+
+import hmac
+
+from fastapi import Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from distribank.api import answers, views
+from distribank.api.answering import answer
+from distribank.api.docs import SIGN_IN, problems
+from distribank.api.edge import bank_of, bearer_token, edge_of
+from distribank.api.problems import Problem
+from distribank.api.routes import OperatorRoute, Route, router
+from distribank.api.tokens import Authority
+from distribank.api.transfers import is_id
+
+operator = router("Operator", OperatorRoute)
+scraping = router("Operator", Route)
+
+
+@operator.get("/v1/operator/in-doubt", response_model=answers.Items[answers.InDoubt], summary="What is in doubt")
+async def list_in_doubt(request: Request) -> Response:
+    """From the moment of the vote, every transaction voted yes whose outcome is unknown here; and every decided commit
+    that some bank has yet to acknowledge. With why, who was asked and what they said.
+    """
+    return answer({"items": [views.in_doubt(doubt) for doubt in await bank_of(request).reading.in_doubt()]})
+
+
+@operator.post(
+    "/v1/operator/in-doubt/{transfer_id}/inquire",
+    response_model=answers.InDoubt,
+    responses=problems({404: "`not_found`: not in doubt here"}),
+    summary="Ask again now",
+)
+async def inquire(request: Request, transfer_id: str) -> Response:
+    """Asks the coordinator, then the other participants, and says what is known behind that."""
+    edge = edge_of(request)
+    before = await edge.bank.reading.doubt_about(transfer_id) if is_id(transfer_id) else None
+    if before is None:
+        raise Problem("not_found", "no such transaction is in doubt here")
+    await edge.inquire_now(transfer_id)
+    doubt = await edge.bank.reading.doubt_about(transfer_id)
+    if doubt is None:
+        return answer({**views.in_doubt(before), "in_doubt": False, "why": "settled just now: not in doubt any more"})
+    return answer(views.in_doubt(doubt))
+
+
+@operator.get("/v1/operator/positions", response_model=answers.Items[answers.Position], summary="Positions")
+async def positions(request: Request) -> Response:
+    """What this bank owes each peer, and is owed."""
+    return answer(views.positions(await bank_of(request).reading.books()))
+
+
+@operator.get("/v1/operator/books", response_model=answers.Books, summary="Recount the books")
+async def books(request: Request) -> Response:
+    """All that is posted, added up anew; slow by design."""
+    return answer(views.recount(await bank_of(request).reading.recount()))
+
+
+@scraping.get(
+    "/metrics",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus"},
+        **problems({401: "`unauthorized`", 403: "`forbidden`: the operator's or the scraper's token is needed"}),
+    },
+    openapi_extra={"security": [{SIGN_IN: []}]},
+    summary="Metrics",
+)
+async def metrics(request: Request) -> Response:
+    """For the operator's token, or the one that the scraper was given (`DISTRIBANK_METRICS_TOKEN`)."""
+    edge = edge_of(request)
+    scrapers, given = edge.settings.metrics_token, bearer_token(request)
+    known = scrapers is not None and given is not None and _same(given, scrapers.get_secret_value())
+    if not known:
+        await edge.admit(request, Authority.OPERATOR)
+    await edge.bank.refresh_metrics()
+    content = generate_latest(edge.bank.metrics.registry)
+    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _same(given: str, secret: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), secret.encode())

@@ -1,0 +1,143 @@
+"""How a request reaches its endpoint: first its authority, then its body as strict JSON, then the endpoint's model.
+
+Endpoints are FastAPI routes, declared and described as such. ``Route`` and its kin put authority and strictness in
+front of FastAPI's own handling. ``PlainRoute`` goes further and takes its place, for the few routes on which every
+transfer goes: FastAPI describes them, and nothing of its machinery runs between the request and the endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any, ClassVar, Final
+
+from fastapi import APIRouter, Request, params
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from distribank import strict_json
+from distribank.api.edge import edge_of
+from distribank.api.problems import Problem
+from distribank.api.tokens import Authority
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read strictly."""
+
+    async def json(self) -> Any:
+        """The body's value; raises ``malformed_json`` for anything but one JSON text that all would read alike."""
+        return parse_json(await self.body())
+
+
+class Route(APIRoute):
+    """A route that anyone may take; see its kin for the others."""
+
+    authority: ClassVar[Authority | None] = None
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        authority, body = self.authority, self.body_field
+        form = body is not None and isinstance(body.field_info, params.Form)
+
+        async def strict(request: Request) -> Response:
+            if authority is not None:
+                await edge_of(request).admit(request, authority)
+            request = StrictRequest(request.scope, request.receive)
+            if form:
+                _check_media_type(request, FORMS)
+            elif body is not None:
+                await _check_json(request)
+            return await handle(request)
+
+        return strict
+
+
+class HolderRoute(Route):
+    """A route for holders, signed in."""
+
+    authority = Authority.HOLDER
+
+
+class OperatorRoute(Route):
+    """A route for the operator, signed in."""
+
+    authority = Authority.OPERATOR
+
+
+class PlainRoute(HolderRoute):
+    """A holder's route whose endpoint takes the request and one body, and is called with just that.
+
+    It saves about a third of FastAPI's own cost per request: measured, on the route that every transfer takes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        handle = self.get_route_handler()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await handle(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = app
+
+    def get_route_handler(self) -> Handler:
+        endpoint, (field,) = self.endpoint, self.dependant.body_params
+        model = field.field_info.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+
+        async def plain(request: Request) -> Response:
+            await edge_of(request).admit(request, Authority.HOLDER)
+            _check_media_type(request, ("application/json",))
+            body = parse_json(await request.body())
+            try:
+                order = model.model_validate(body)
+            except ValidationError as error:
+                raise RequestValidationError(
+                    [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False, include_input=False)]
+                ) from None
+            response: Response = await endpoint(request, order)
+            return response
+
+        return plain
+
+
+def router(tag: str, route: type[Route]) -> APIRouter:
+    """A router whose routes are of kind *route* and stand under *tag* in the description."""
+    return APIRouter(tags=[tag], route_class=route, strict_content_type=False)
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a JSON body; raises ``malformed_json``."""
+    if not body:
+        raise Problem("malformed_json", "a JSON body is required here")
+    try:
+        return strict_json.loads(body)
+    except strict_json.MalformedJSON as malformed:
+        raise Problem("malformed_json", f"the body is not JSON as this bank reads it: {malformed}") from None
+
+
+async def _check_json(request: Request) -> None:
+    """Refuse what is not JSON before anyone interprets it. FastAPI would take an empty body for none at all."""
+    _check_media_type(request, ("application/json",))
+    if not await request.body():
+        raise Problem("malformed_json", "a JSON body is required here")
+
+
+def _check_media_type(request: Request, taken: tuple[str, ...]) -> None:
+    """A body of another media type is refused; one without any is taken for what is expected (RFC 9110, 8.3)."""
+    header = request.headers.get("content-type")
+    if not header or header in taken:
+        return
+    message = Message()
+    message["content-type"] = header
+    given = message.get_content_type()
+    if given in taken or (taken == ("application/json",) and given.endswith("+json")):
+        return
+    raise Problem("unsupported_media_type", f"send {' or '.join(taken)}")

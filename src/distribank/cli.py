@@ -1,0 +1,110 @@
+"""The command ``distribank``: what is typed, and what is said back.
+
+A breakage is one clear line on stderr and exit status 1; a mistyped command is exit status 2. Everything heavy
+(FastAPI, the store, cryptography) is imported by the subcommand that needs it, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from distribank import __version__
+from distribank.breakages import Breakage
+
+DEFAULT_DATA_DIR: Final = Path("data")
+
+app = typer.Typer(
+    help="A payment network with no centre: banks that move money atomically by two-phase commit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+network = typer.Typer(help="The files of a network of banks.", no_args_is_help=True)
+app.add_typer(network, name="network")
+
+Banks = Annotated[int, typer.Option("--banks", min=1, max=99, help="How many banks.")]
+BasePort = Annotated[
+    int | None,
+    typer.Option(
+        "--base-port", min=1, max=65_535, help="The first bank's port, 8001 if not said; the others take the next ones."
+    ),
+]
+
+
+def main() -> None:
+    """The command's entry; always ends in ``SystemExit`` with the command's status."""
+    try:
+        app()
+    except Breakage as breakage:
+        sys.exit(f"distribank: {breakage}")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Say the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"distribank {__version__}")
+        raise typer.Exit
+
+
+@network.command("init")
+def network_init(
+    banks: Banks,
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the files go; may exist.")],
+    base_port: BasePort = None,
+) -> None:
+    """Write the network file, and per bank its settings, secrets and key. Banks that exist are kept as they are."""
+    from distribank.network.layout import init
+
+    made = init(data_dir, banks, base_port)
+    for bank in made:
+        typer.echo(f"{bank.code}  {bank.name:<12}  {bank.url}  {bank.env_file}")
+    typer.echo(f"\nStart one with:  distribank serve --env-file {made[0].env_file}")
+    typer.echo(f"or all with:     distribank up --banks {len(made)} --data-dir {data_dir}")
+
+
+@app.command()
+def serve(
+    env_file: Annotated[Path, typer.Option("--env-file", help="The bank's settings: DIR/<code>/bank.env.")],
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+) -> None:
+    """Serve one bank in the foreground, until SIGTERM or Ctrl-C."""
+    from distribank.config import Settings
+    from distribank.network.processes import stop_when_stdin_closes
+    from distribank.service import run
+
+    settings = Settings.load(env_file)
+    if until_stdin_closes:
+        stop_when_stdin_closes()
+    raise typer.Exit(run(settings))
+
+
+@app.command()
+def up(
+    banks: Banks = 4,
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Made if need be, and kept.")] = DEFAULT_DATA_DIR,
+    base_port: BasePort = None,
+) -> None:
+    """Run a network of banks on this machine until Ctrl-C; their data is kept."""
+    from distribank.network.showing import up as run_all
+
+    raise typer.Exit(run_all(data_dir, banks, base_port))
+
+
+@app.command()
+def demo(
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Keep the banks' data here, a new directory; else it is deleted.")
+    ] = None,
+    base_port: BasePort = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the claims as JSON; the story goes to stderr.")] = False,
+) -> None:
+    """Tell the whole story on four real banks, checking every claim; exit status 0 only if all of them held."""
+    from distribank.demo import run
+
+    raise typer.Exit(run(data_dir, base_port, as_json))

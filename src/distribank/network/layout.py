@@ -1,0 +1,208 @@
+"""A data directory: the network file, and per bank its settings, its private key, its database and its log.
+
+::
+
+    DIR/network.json            code, name, url and public keys of every bank
+    DIR/99990001/bank.env       its settings, mode 0600: every secret is made afresh, for this bank alone
+    DIR/99990001/key.pem        its private key, mode 0600
+    DIR/99990001/bank.db        its database, made by the bank itself
+    DIR/99990001/bank.log       what it said, where ``distribank up`` started it
+
+What a bank has is never made anew: its key, its secrets and its port stay as they are, so a network may grow. A bank's
+own files are complete before the network file names it, and the network file is replaced in one step: wherever this
+stops, doing it again finishes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from distribank import strict_json
+from distribank.breakages import Misconfigured
+from distribank.peers.roster import Roster, create_private_key, load_private_key, public_key_text
+
+HOST: Final = "127.0.0.1"
+DEFAULT_BASE_PORT: Final = 8001
+MAX_BANKS: Final = 99
+"""Banks of one data directory."""
+FIRST: Final = "99990001"
+"""The first of the plainly fictional bank codes."""
+
+NAMES: Final = (
+    "Aroeira",
+    "Pitanga",
+    "Sapucaia",
+    "Imbuia",
+    "Juazeiro",
+    "Cerejeira",
+    "Guabiroba",
+    "Mangaba",
+    "Cambuci",
+    "Umbuzeiro",
+    "Sucupira",
+    "Buriti",
+)
+"""One word each, without accents: the env file's ``NAME=value`` lines then mean the same to every reader of them."""
+
+_ENV: Final = """\
+# Settings of one bank, made by `distribank network init`. The project's .env.example says what each of them is.
+DISTRIBANK_BANK_CODE={code}
+DISTRIBANK_BANK_NAME={name}
+DISTRIBANK_HOST={host}
+DISTRIBANK_PORT={port}
+DISTRIBANK_DATABASE_URL=sqlite:///bank.db
+DISTRIBANK_NETWORK_FILE=../network.json
+DISTRIBANK_PRIVATE_KEY_FILE=key.pem
+DISTRIBANK_TOKEN_SECRET={token_secret}
+DISTRIBANK_OPERATOR_PASSWORD={operator_password}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBank:
+    """A bank whose files are in a data directory of this machine. *operator_password* is in clear."""
+
+    code: str
+    name: str
+    port: int
+    directory: Path
+    operator_password: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def env_file(self) -> Path:
+        return self.directory / "bank.env"
+
+    @property
+    def log_file(self) -> Path:
+        return self.directory / "bank.log"
+
+
+def init(data_dir: Path, banks: int, base_port: int | None = None) -> list[LocalBank]:
+    """Make sure that *data_dir* holds at least *banks* banks, and return all that it holds, by code.
+
+    New banks listen on *base_port*, *base_port* + 1, … by their place in the series of codes; where none is given, in
+    the row that the directory's first bank begins, or from 8001. No port is opened here.
+    ``Misconfigured`` if that cannot be: a port that another bank of the directory has, a listed bank without its key.
+    """
+    if not 1 <= banks <= MAX_BANKS:
+        raise Misconfigured(f"a data directory holds 1 to {MAX_BANKS} banks, not {banks}")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return _init(data_dir, banks, base_port)
+    except OSError as error:
+        raise Misconfigured(f"cannot write {error.filename or data_dir}: {error.strerror}") from error
+
+
+def load(data_dir: Path) -> list[LocalBank]:
+    """The banks whose files *data_dir* holds, by code; none if there is no network file."""
+    listed = _read_listed(data_dir)
+    found = [_read_bank(data_dir / code) for code in sorted(listed) if (data_dir / code / "bank.env").exists()]
+    for bank in found:
+        if bank.code != bank.directory.name:
+            raise Misconfigured(f"{bank.env_file} is bank {bank.code}'s, in the directory of {bank.directory.name}")
+    return found
+
+
+def _init(data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
+    listed = _read_listed(data_dir)
+    ports = {urlsplit(entry["url"]).port: code for code, entry in listed.items()}
+    if base_port is None:
+        base_port = _read_bank(data_dir / FIRST).port if (data_dir / FIRST / "bank.env").exists() else DEFAULT_BASE_PORT
+    if not 1 <= base_port <= 65_536 - banks:
+        raise Misconfigured(f"the base port must be 1 to {65_536 - banks} for {banks} banks, not {base_port}")
+    for place in range(banks):
+        code = str(int(FIRST) + place)
+        directory = data_dir / code
+        if code in listed and not (directory / "key.pem").exists():
+            raise Misconfigured(
+                f"{data_dir / 'network.json'} lists bank {code}, whose private key {directory / 'key.pem'} is missing: "
+                "bring it back, or strike the bank out of the network file"
+            )
+        port = urlsplit(listed[code]["url"]).port if code in listed else None
+        bank, public_key = _make_bank(directory, code, name_of(place), port or base_port + place)
+        if ports.setdefault(bank.port, code) != code:
+            raise Misconfigured(
+                f"port {bank.port} for bank {code} is bank {ports[bank.port]}'s already; choose another --base-port"
+            )
+        listed.setdefault(code, {"code": code, "name": bank.name, "url": bank.url, "public_keys": [public_key]})
+    document = {"banks": [listed[code] for code in sorted(listed)]}
+    _replace(data_dir / "network.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", 0o644)
+    return load(data_dir)
+
+
+def name_of(place: int) -> str:
+    """The name of the bank at *place* of the series, from 0."""
+    again, index = divmod(place, len(NAMES))
+    return f"{NAMES[index]}-{again + 1}" if again else NAMES[index]
+
+
+def _make_bank(directory: Path, code: str, name: str, port: int) -> tuple[LocalBank, str]:
+    """The bank of *directory* and its public key; whatever of its files is missing is made, what is there stays."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    key_file, env_file = directory / "key.pem", directory / "bank.env"
+    public = load_private_key(key_file).public_key() if key_file.exists() else create_private_key(key_file)
+    if not env_file.exists():
+        lines = _ENV.format(
+            code=code,
+            name=name,
+            host=HOST,
+            port=port,
+            token_secret=secrets.token_hex(32),
+            operator_password=secrets.token_hex(16),
+        )
+        _replace(env_file, lines, 0o600)
+    return _read_bank(directory), public_key_text(1, public)
+
+
+def _read_listed(data_dir: Path) -> dict[str, dict[str, Any]]:
+    """The network file's banks by code, as they stand there, once the file has passed every check of the roster."""
+    path = data_dir / "network.json"
+    if not path.exists():
+        return {}
+    Roster.load(path)
+    return {entry["code"]: entry for entry in strict_json.loads(path.read_bytes())["banks"]}
+
+
+def _read_bank(directory: Path) -> LocalBank:
+    env_file = directory / "bank.env"
+    values = dotenv_values(env_file, interpolate=False)
+    try:
+        return LocalBank(
+            code=values["DISTRIBANK_BANK_CODE"] or "",
+            name=values["DISTRIBANK_BANK_NAME"] or "",
+            port=int(values["DISTRIBANK_PORT"] or ""),
+            directory=directory,
+            operator_password=values["DISTRIBANK_OPERATOR_PASSWORD"] or "",
+        )
+    except KeyError as error:
+        raise Misconfigured(f"{env_file} does not set {error.args[0]}") from None
+    except ValueError:
+        raise Misconfigured(f"{env_file}: DISTRIBANK_PORT is not a port number") from None
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    """Write *text* to *path* with *mode*, durably and in one step: whoever reads sees the old file or the new one."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(handle, mode)
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

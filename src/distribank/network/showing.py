@@ -1,0 +1,157 @@
+"""What people see of several banks: a live table in a terminal, plain lines anywhere else.
+
+Colour follows the terminal and ``NO_COLOR`` (rich's own rules). ``up`` is the command of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from distribank.network.layout import DEFAULT_BASE_PORT, LocalBank, init, load
+from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
+
+LOOK_SECONDS: Final = 0.5
+"""How often ``up`` looks at its banks."""
+STYLES: Final = {"ready": "green", "starting": "yellow", "not ready": "yellow"}
+
+
+def up(data_dir: Path, banks: int, base_port: int | None) -> int:
+    """Run every bank of *data_dir*, made if need be, until SIGINT or SIGTERM; the exit status. Data are kept."""
+    return asyncio.run(_up(console(), data_dir, banks, base_port))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that never breaks a line or fails on a character: it writes what the stream's encoding can take."""
+    stream = sys.stderr if stderr else sys.stdout
+    with contextlib.suppress(AttributeError):  # a stream that somebody put in place of the real one
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Show *what* is waited for, with a running timer where the console is a terminal, with one line where not."""
+    if not console.is_terminal:
+        console.print(f"  … {what}")
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield
+
+
+def make_network(console: Console, data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
+    """The banks of *data_dir*. New ones whose ports are taken get others, and the console says so."""
+    existing = load(data_dir) if data_dir.exists() else []
+    if existing:
+        found = init(data_dir, max(banks, len(existing)), base_port)
+        if len(found) > banks:
+            console.print(f"{data_dir} holds {len(found)} banks: running all of them")
+        return found
+    wanted = base_port or DEFAULT_BASE_PORT
+    base = free_base_port(banks, wanted)
+    if base != wanted:
+        console.print(f"ports {wanted} to {wanted + banks - 1} are not all free: using {base} to {base + banks - 1}")
+    return init(data_dir, banks, base)
+
+
+def cancel_on_signals() -> None:
+    """From now on SIGINT and SIGTERM cancel the current task, once; whatever it has started, it then stops."""
+    task = asyncio.current_task()
+    assert task is not None, "called from a task"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+async def _up(console: Console, data_dir: Path, banks: int, base_port: int | None) -> int:
+    cancel_on_signals()
+    processes = [BankProcess(bank) for bank in make_network(console, data_dir, banks, base_port)]
+    try:
+        with waiting(console, f"starting {len(processes)} banks"):
+            await start_all(processes)
+        await _watch(console, data_dir, processes)
+    except asyncio.CancelledError:
+        console.print(f"stopping; the banks' data are in {data_dir}")
+    finally:
+        await stop_all(processes)
+    return 0
+
+
+async def _watch(console: Console, data_dir: Path, processes: list[BankProcess]) -> None:
+    """Show the banks until cancelled."""
+    if not console.is_terminal:
+        return await _watch_in_lines(console, data_dir, processes)
+    async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                states = await _states(probe, processes)
+                live.update(Group(_table(processes, states), _what_next(data_dir, processes)), refresh=True)
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _watch_in_lines(console: Console, data_dir: Path, processes: list[BankProcess]) -> None:
+    seen: dict[str, str] = {}
+    async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe:
+        while True:
+            for process, state in zip(processes, await _states(probe, processes), strict=True):
+                bank = process.bank
+                if seen.get(bank.code) != state:
+                    pid = f"pid {process.pid}" if process.pid else ""
+                    console.print(f"{bank.code}  {bank.name:<12}  {state:<10}  {pid:<12}  {bank.url}/docs")
+            if not seen:
+                console.print(_what_next(data_dir, processes))
+            seen = dict(zip([p.bank.code for p in processes], await _states(probe, processes), strict=True))
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _states(probe: httpx.AsyncClient, processes: list[BankProcess]) -> list[str]:
+    return list(await asyncio.gather(*(_state(probe, process) for process in processes)))
+
+
+async def _state(probe: httpx.AsyncClient, process: BankProcess) -> str:
+    """One bank as it answers now; one that ended here may have been started again elsewhere."""
+    try:
+        answer = await probe.get(f"{process.bank.url}/readyz")
+    except httpx.TimeoutException:
+        return "no answer"
+    except httpx.HTTPError:
+        return "starting" if process.pid else f"ended ({process.exit_status})"
+    if answer.status_code != 200:
+        return "not ready"
+    return "ready" if process.pid else "ready, started elsewhere"
+
+
+def _table(processes: list[BankProcess], states: list[str]) -> Table:
+    table = Table("bank", "name", "state", "pid", "address", title=f"DistriBank · {time.strftime('%H:%M:%S')}")
+    for process, state in zip(processes, states, strict=True):
+        bank = process.bank
+        shown = Text(state, style=STYLES.get(state, "red"))
+        table.add_row(bank.code, bank.name, shown, str(process.pid or "–"), f"{bank.url}/docs")
+    return table
+
+
+def _what_next(data_dir: Path, processes: list[BankProcess]) -> Text:
+    """The exact next command, and how to end."""
+    bank = processes[0].bank
+    command = (
+        f"curl -s {bank.url}/v1/holders -H 'Content-Type: application/json' "
+        '-d \'{"name": "Maria da Silva", "cpf": "529.982.247-25", "password": "correct horse"}\''
+    )
+    secrets = f"The operator's password of each bank is in {data_dir}/<bank>/bank.env."
+    return Text(f"\nRegister a first holder, in another terminal:\n  {command}\n{secrets} Ctrl-C stops all banks.")

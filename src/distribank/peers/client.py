@@ -1,0 +1,255 @@
+"""The client of all other banks: what waits together travels together, signed, and it is known who is there.
+
+For each peer and kind of message at most one request is under way (``Line``); for each peer a watcher asks after it
+when nothing else does (``Presence``). An answer counts only if it is well-signed by the bank that was asked, over
+this very request. Whatever else comes back, or does not, is ``Unreachable``: the peer may have acted all the same.
+
+Nothing here decides anything, and nothing here is durable. Tasks live as long as ``async with HttpPeers(…)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+
+from distribank.breakages import Breakage
+from distribank.core.clock import too_far_ahead
+from distribank.core.protocol import Answer, Message, No, Yes
+from distribank.core.refusals import Code, Refusal
+from distribank.peers import wire
+from distribank.peers.line import Item, Line
+from distribank.peers.presence import Presence
+from distribank.peers.roster import Roster, RosterEntry
+from distribank.peers.signatures import NotSigned, Signer, Verifier
+from distribank.ports import Chance, Clock, PeerStatus, PeerView
+
+CONNECT_TIMEOUT_S: Final = 1.0
+REQUEST_TIMEOUT_S: Final = 2.0
+"""From the first byte sent to the last one received, connecting included."""
+PROBE_INTERVAL_S: Final = 2.0
+"""How long a peer may be silent before it is asked whether it is there."""
+RETURN_INTERVAL_S: Final = 1.0
+"""How often an offline peer is asked, give or take a fifth."""
+MIN_PAUSE_S: Final = 0.05
+"""Between two looks at a peer, however late the first one ended."""
+MAX_ANSWER_BYTES: Final = 4 * wire.MAX_BODY
+PROBE: Final = "probe"
+"""What a probe, a signed ``inquire`` without messages, is counted as."""
+
+
+class _Failed(Breakage):
+    """An exchange came to nothing that counts: no answer, an answer that is not signed, or one that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    entry: RosterEntry
+    presence: Presence
+    lines: dict[str, Line]
+
+
+class HttpPeers:
+    """Implements ``ports.Peers`` over one pooled httpx client.
+
+    *clock_now* gives the stamp that travels with each request. *on_clock* hears sender and stamp of each verified
+    answer before its future resolves (a stamp may be absurd: merging is the bank's to decide). *requests* and
+    *messages* count what left, by peer and kind; probes apart.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        signer: Signer,
+        verifier: Verifier,
+        *,
+        clock: Clock,
+        chance: Chance,
+        clock_now: Callable[[], int],
+        on_clock: Callable[[str, int], None],
+        transport: httpx.AsyncBaseTransport | None = None,
+        probe_interval: float = PROBE_INTERVAL_S,
+    ) -> None:
+        self.on_return: Callable[[str], None] = lambda _bank: None
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.messages: Counter[tuple[str, str]] = Counter()
+        self._own = signer.bank
+        self._signer = signer
+        self._verifier = verifier
+        self._clock = clock
+        self._chance = chance
+        self._clock_now = clock_now
+        self._on_clock = on_clock
+        self._probe_interval = probe_interval
+        self._peers = {entry.code: self._peer(entry) for entry in roster.others(self._own)}
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            trust_env=False,  # a holder's or operator's proxy settings have no say between banks
+            timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30),
+            follow_redirects=False,
+            headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "distribank"},
+        )
+
+    def _peer(self, entry: RosterEntry) -> _Peer:
+        lines = {kind: Line(entry.code, kind) for kind in wire.KINDS}
+        return _Peer(entry, Presence(entry, self._clock.wall_ms()), lines)
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        for peer in self._peers.values():
+            self._tasks += [self._group.create_task(self._pump(peer, line)) for line in peer.lines.values()]
+            self._tasks.append(self._group.create_task(self._watch(peer)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give up on everything under way; whoever awaits an answer gets ``Unreachable``."""
+        for task in self._tasks:
+            task.cancel()
+        # The group must see a cancellation, which may be its own; other errors are the caller's and pass as they are.
+        cancelled = isinstance(error, asyncio.CancelledError)
+        try:
+            await self._group.__aexit__(*((kind, error, traceback) if cancelled else (None, None, None)))
+        finally:
+            for line in [line for peer in self._peers.values() for line in peer.lines.values()]:
+                line.close("this bank is stopping")
+            await self._http.aclose()
+
+    # What ports.Peers promises ------------------------------------------------------------------------------------
+
+    def ask(self, bank: str, message: Message, until: float | None = None) -> asyncio.Future[Answer]:
+        """See ``ports.Peers.ask``. Without *until*, a peer known to be offline is not even tried."""
+        loop = asyncio.get_running_loop()
+        item = Item(b"", until, loop.create_future())
+        peer = self._peers.get(bank)
+        if peer is None:
+            item.fail(bank, "the network file does not name it")
+        elif until is None and peer.presence.status is PeerStatus.OFFLINE:
+            item.fail(bank, f"offline: {peer.presence.last_error}")
+        else:
+            item.text = wire.encode_message(message)
+            peer.lines[wire.kind_of(message)].add(item, loop)
+        return item.future
+
+    def view(self, bank: str) -> PeerView | None:
+        peer = self._peers.get(bank)
+        return peer.presence.view() if peer else None
+
+    def views(self) -> list[PeerView]:
+        return [peer.presence.view() for peer in self._peers.values()]
+
+    def heard_from(self, bank: str) -> None:
+        """A well-signed request arrived from *bank*: it is there, whatever was thought of it."""
+        peer = self._peers.get(bank)
+        if peer is not None:
+            self._heard(peer)
+
+    # Tasks --------------------------------------------------------------------------------------------------------
+
+    async def _pump(self, peer: _Peer, line: Line) -> None:
+        """Send what waits on *line*, one request at a time, for ever."""
+        while True:
+            batch = await line.next_batch()
+            try:
+                answers = await self._exchange(peer, line.kind, [item.text for item in batch])
+            except _Failed as failure:
+                line.not_delivered(str(failure))
+                continue
+            line.delivered(answers)
+
+    async def _watch(self, peer: _Peer) -> None:
+        """Ask after *peer* when it is silent; often while it is offline, so that its return is noticed."""
+        loop, presence = asyncio.get_running_loop(), peer.presence
+        while True:
+            began = loop.time()
+            if presence.status is PeerStatus.OFFLINE or presence.heard_at + self._probe_interval <= began:
+                with contextlib.suppress(_Failed):  # the presence has it already
+                    await self._exchange(peer, PROBE, [])
+            # Never asleep for longer: the peer may go offline meanwhile. Jitter keeps banks from asking at one moment.
+            look = began + RETURN_INTERVAL_S * (0.8 + 0.4 * self._chance.random())
+            if presence.status is not PeerStatus.OFFLINE:
+                look = min(look, presence.heard_at + self._probe_interval)
+            await asyncio.sleep(max(MIN_PAUSE_S, look - loop.time()))
+
+    # One request --------------------------------------------------------------------------------------------------
+
+    async def _exchange(self, peer: _Peer, kind: str, texts: Sequence[bytes]) -> list[Answer | None]:
+        """Send one request and return its answers; raises ``_Failed``. Either way the peer's presence is up to date."""
+        began = asyncio.get_running_loop().time()
+        self.requests[peer.entry.code, kind] += 1
+        self.messages[peer.entry.code, kind] += len(texts)
+        try:
+            answers = await self._send(peer, kind, wire.encode_batch(self._clock_now(), texts), len(texts))
+        except _Failed as failure:
+            peer.presence.failed(began, self._clock.wall_ms(), str(failure))
+            raise
+        self._heard(peer, (asyncio.get_running_loop().time() - began) * 1000)
+        self._on_clock(peer.entry.code, answers.clock)
+        if too_far_ahead(answers.clock, self._clock.wall_ms()):
+            return [_disbelieve(peer.entry.code, answer) for answer in answers.answers]
+        return answers.answers
+
+    async def _send(self, peer: _Peer, kind: str, body: bytes, count: int) -> wire.Answers:
+        route = "inquire" if kind == PROBE else kind
+        url = f"{peer.entry.url}/interbank/v1/{route}"
+        signed = self._signer.sign_request("POST", url, body)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                status, headers, content = await self._post(url, signed.headers, body)
+        except TimeoutError:
+            raise _Failed(f"no answer within {REQUEST_TIMEOUT_S:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise _Failed(f"{type(error).__name__}: {error}") from error
+        try:
+            self._verifier.verify_response(status, headers, content, bank=peer.entry.code, nonce=signed.nonce)
+        except NotSigned as error:
+            why = f"answered {status}" if status != 200 else f"its answer is not signed as it must be: {error}"
+            raise _Failed(why) from error
+        if status != 200:
+            raise _Failed(f"answered {status}: {content[:100].decode(errors='replace')}")
+        try:
+            return wire.decode_answers(self._own, [route] * count, content)
+        except wire.InvalidBatch as error:
+            raise _Failed(f"its answer cannot be used: {error}") from error
+
+    async def _post(
+        self, url: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and raw body; never more of it than any honest answer has."""
+        request = self._http.build_request("POST", url, headers=headers, content=body)
+        response = await self._http.send(request, stream=True)
+        try:
+            if "content-encoding" in response.headers:
+                raise httpx.DecodingError("an encoding that was not asked for")
+            content = bytearray()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise httpx.ReadError("an answer beyond all bounds")
+        finally:
+            await response.aclose()
+        return response.status_code, response.headers.raw, bytes(content)
+
+    def _heard(self, peer: _Peer, rtt_ms: float | None = None) -> None:
+        now = asyncio.get_running_loop().time()
+        if peer.presence.heard(now, self._clock.wall_ms(), rtt_ms):
+            for line in peer.lines.values():
+                line.hurry()
+            self.on_return(peer.entry.code)
+
+
+def _disbelieve(bank: str, answer: Answer | None) -> Answer | None:
+    """A yes whose clock is too far ahead counts as no: its stamp would drag every bank's clock along."""
+    if isinstance(answer, Yes):
+        return No(Refusal(Code.BANK_REFUSED, "its clock is too far ahead of ours to be believed", bank))
+    return answer

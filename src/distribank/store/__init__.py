@@ -1,0 +1,51 @@
+"""Where a bank keeps what it must never forget: one file per engine, siblings of equal rank, behind ``ports.Store``.
+
+``group``   the group commit that both share: an overlay of queued rows, one flush for all that waits together.
+``sqlite``  the embedded engine that ships (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
+            ``sqlite_rows`` turns rows into columns and back, ``sqlite_queries``, ``sqlite_collect`` and
+            ``sqlite_recount`` hold the rest of its SQL.
+``memory``  the same promises over dictionaries, for tests and simulations.
+``recount`` the findings of an audit, in words.
+
+``open_store`` chooses the engine by a URL. One contract suite (``tests/test_store_contract.py``) runs against all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distribank.breakages import DurabilityLost, Misconfigured
+from distribank.ports import Store
+
+__all__ = ["open_store"]
+
+SQLITE = "sqlite:///"
+
+
+def open_store(
+    url: str,
+    *,
+    bank: str,
+    marker: Path,
+    now_ms: int,
+    on_broken: Callable[[DurabilityLost], None] | None = None,
+    on_flush: Callable[[float, int], None] | None = None,
+) -> Store:
+    """The store at *url*: ``sqlite:///relative/bank.db`` or ``sqlite:////absolute/bank.db``.
+
+    The other parameters are those of ``SqliteStore``. Raises ``Misconfigured`` for any other engine, ``StoreInUse`` if
+    another process serves from it, ``StoreUnusable`` if this bank must not.
+    """
+    if url.startswith(("postgresql://", "postgres://")):
+        raise Misconfigured(
+            "this version keeps a bank in SQLite only (PostgreSQL is planned); "
+            "set the database to sqlite:///path/to/bank.db"
+        )
+    path = url.removeprefix(SQLITE)
+    if path == url or not path:
+        raise Misconfigured(f'"{url}" is no database that can be opened; write sqlite:///path/to/bank.db')
+
+    from distribank.store.sqlite import SqliteStore  # here: a simulation without apsw's extension never needs it
+
+    return SqliteStore(Path(path), bank=bank, marker=marker, now_ms=now_ms, on_broken=on_broken, on_flush=on_flush)

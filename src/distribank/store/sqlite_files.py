@@ -1,0 +1,236 @@
+"""The files of one bank's SQLite database: who may open them, whose they are, and how they come into being.
+
+Responsible for everything before the first row is read: the lock that keeps a second process out, the checks that
+this is the right database, its creation, its versions, and the marker that tells a lost disk from a new bank. Every
+setting of SQLite that durability rests on is said here. Nothing here waits for the event loop: opening takes
+milliseconds and happens before a bank serves.
+
+**Why a marker.** A participant that finds nothing in its log about a transaction may promise never to vote on it.
+A log that was lost cannot tell "never voted" from "the vote was lost", and must not promise (``protocol.md``, the
+inquiry column). So the first database of a bank leaves a marker outside its own directory, beside the bank's private
+key; a bank with a marker but no database has lost a disk: its new log reaches back to this moment and no further,
+and its new incarnation keeps it from answering "aborted" for what the lost log may have decided.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from distribank.breakages import StoreInUse, StoreUnusable
+from distribank.ports import Chance
+
+APPLICATION_ID: Final = 0x44424E4B
+"""``DBNK``: what SQLite's header says of a database that is ours."""
+
+SCHEMA_VERSION: Final = 1
+
+MIGRATIONS: Final[dict[int, str]] = {}
+"""From each older schema version to the next: the name of a script beside ``schema.sql``, which sets user_version."""
+
+BUSY_MS: Final = 5_000
+
+INSERT_META: Final = "INSERT INTO meta (one, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, ?, ?, ?, 0)"
+META: Final = "SELECT bank, incarnation, reaches_back_to, last_stamp FROM meta"
+TABLES: Final = "SELECT count(*) FROM sqlite_schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose database this is, and what its log can be relied on for."""
+
+    bank: str
+    incarnation: str
+    reaches_back_to: int
+    last_stamp: int
+
+
+def lock(path: Path) -> int:
+    """Keep every other process from *path*; the descriptor holds the lock until it is closed (or the process ends).
+
+    Raises ``StoreInUse`` if another store has it, ``StoreUnusable`` if the directory is missing or not writable.
+    """
+    name = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreUnusable(
+            f"cannot write in {path.parent}: {error.strerror}; make the directory, and let this user write there"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise StoreInUse(
+            f"{path} is served by another process (pid {owner or 'unknown'}): one bank is one process; "
+            "stop the other one first"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def open_writer(path: Path, vfs: str | None) -> apsw.Connection:
+    """The one connection that writes, ready and durable; the file is made if need be, readable by its owner only.
+
+    Whatever a process before this one left in the write-ahead log is copied into the database and flushed before
+    anything is read: after a failed flush the system may show pages that it never wrote, and nobody may act on those.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        path.chmod(0o600)
+        writer = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    except (OSError, apsw.Error) as error:
+        raise StoreUnusable(f"cannot open {path}: {error}") from error
+    try:
+        _set_up_writer(writer)
+    except apsw.Error as error:
+        writer.close()
+        raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
+    except StoreUnusable:
+        writer.close()
+        raise
+    return writer
+
+
+def _set_up_writer(writer: apsw.Connection) -> None:
+    writer.execute("PRAGMA page_size = 4096")
+    mode = writer.execute("PRAGMA journal_mode = WAL").fetchall()
+    if mode != [("wal",)]:
+        raise StoreUnusable("this file system does not carry SQLite's write-ahead log; use a local disk")
+    writer.execute("PRAGMA synchronous = FULL")  # every commit waits for the disk: a yes may leave after it
+    writer.execute("PRAGMA fullfsync = ON")  # where the system's own fsync does not reach the platter (macOS)
+    writer.execute("PRAGMA checkpoint_fullfsync = ON")
+    writer.execute("PRAGMA locking_mode = NORMAL")
+    writer.execute("PRAGMA foreign_keys = ON")
+    writer.execute("PRAGMA recursive_triggers = OFF")
+    writer.execute("PRAGMA trusted_schema = OFF")
+    writer.execute("PRAGMA cell_size_check = ON")
+    writer.execute("PRAGMA mmap_size = 0")  # a read error must be an error, not a signal
+    writer.execute("PRAGMA cache_size = -65536")  # KiB
+    writer.execute("PRAGMA temp_store = MEMORY")
+    writer.execute("PRAGMA journal_size_limit = 67108864")  # what a long reader made the log grow to is given back
+    writer.execute("PRAGMA wal_autocheckpoint = 0")  # between two flushes instead, see SqliteStore._tidy
+    writer.set_busy_timeout(BUSY_MS)
+    writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a store that broke writes nothing more
+    writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def open_reader(path: Path, vfs: str | None) -> apsw.Connection:
+    """A connection that reads what is durable and can write nothing."""
+    reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+    reader.execute("PRAGMA query_only = ON")
+    reader.execute("PRAGMA trusted_schema = OFF")
+    reader.execute("PRAGMA mmap_size = 0")
+    reader.execute("PRAGMA cache_size = -65536")
+    reader.set_busy_timeout(BUSY_MS)
+    return reader
+
+
+def identify(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_ms: int, chance: Chance) -> Identity:
+    """Whose database this is, made first if it is empty; ``StoreUnusable`` if *bank* must not serve from it."""
+    try:
+        if _is_empty(writer):
+            return _create(writer, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
+        _check_version(writer, path)
+        _migrate(writer)
+        identity = _read_identity(writer)
+    except apsw.Error as error:
+        raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
+    if identity.bank != bank:
+        raise StoreUnusable(f"{path} belongs to bank {identity.bank}, not to {bank}; check the bank's database setting")
+    _check_marker(identity, path, marker)
+    return identity
+
+
+def _read_identity(writer: apsw.Connection) -> Identity:
+    columns: list[tuple[Any, ...]] = writer.execute(META).fetchall()
+    if not columns:
+        raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
+    return Identity(*columns[0])
+
+
+def _is_empty(writer: apsw.Connection) -> bool:
+    return writer.execute(TABLES).fetchall() == [(0,)]
+
+
+def _create(writer: apsw.Connection, bank: str, marker: Path, now_ms: int, incarnation: str) -> Identity:
+    """Make the database. A crash at any point here leads, next time, to the same or to a more careful answer."""
+    lost = marker.exists()
+    reaches_back_to = now_ms if lost else 0
+    if lost:
+        _write_marker(marker, incarnation)  # first: a database that the marker does not name would be refused
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute(_script("schema.sql"))
+    writer.execute(INSERT_META, (bank, incarnation, reaches_back_to))
+    writer.execute("COMMIT")
+    if not lost:
+        _write_marker(marker, incarnation)  # second: a bank that never had a database has lost nothing
+    return Identity(bank, incarnation, reaches_back_to, 0)
+
+
+def _check_version(writer: apsw.Connection, path: Path) -> None:
+    if writer.execute("PRAGMA application_id").fetchall() != [(APPLICATION_ID,)]:
+        raise StoreUnusable(f"{path} is a database of another program")
+    version = _version(writer)
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path} was written by a newer version of distribank (schema {version}; this one knows up to "
+            f"{SCHEMA_VERSION}): start that version, or restore a backup made before it"
+        )
+
+
+def _migrate(writer: apsw.Connection) -> None:
+    """Bring an older schema to this version, each step in one atomic write."""
+    while (version := _version(writer)) < SCHEMA_VERSION:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute(_script(MIGRATIONS[version]))
+        writer.execute("COMMIT")
+
+
+def _version(writer: apsw.Connection) -> int:
+    ((version,),) = writer.execute("PRAGMA user_version").fetchall()
+    assert isinstance(version, int)
+    return version
+
+
+def _script(name: str) -> str:
+    return resources.files("distribank.store").joinpath(name).read_text(encoding="utf-8")
+
+
+def _check_marker(identity: Identity, path: Path, marker: Path) -> None:
+    """A database that is not the bank's latest is an old copy: what the latest promised is not in it."""
+    if not marker.exists():
+        _write_marker(marker, identity.incarnation)
+        return
+    named = marker.read_text(encoding="ascii").strip()
+    if named != identity.incarnation:
+        raise StoreUnusable(
+            f"{path} is not the latest database of bank {identity.bank}: {marker} names incarnation {named}, "
+            f"this one is {identity.incarnation}; an old copy has forgotten promises and must not be served"
+        )
+
+
+def _write_marker(marker: Path, incarnation: str) -> None:
+    """Replace the marker as a whole, durably."""
+    draft = marker.with_name(marker.name + ".new")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(incarnation + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(marker)
+        directory = os.open(marker.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StoreUnusable(f"cannot write the marker {marker}: {error.strerror}") from error

@@ -1,0 +1,124 @@
+"""The named questions of ``ports.Queries``, as SQLite is asked them.
+
+Each is one sentence that an index answers in its own order, so that a page costs what it returns. Parameters are the
+key (?1, ?2 …), then the sort key of the row before the page, then the limit. The writer of rows is ``sqlite_rows``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from distribank.core.clock import MAX_STAMP
+from distribank.ports import Queries
+from distribank.store.sqlite_rows import (
+    ACCOUNT,
+    BATCH,
+    BOOK,
+    CONSENT,
+    ENTRY,
+    HOLD,
+    PERSON,
+    RECORD,
+    TRANSFER,
+    Columns,
+    account_of,
+    batch_of,
+    book_of,
+    consent_of,
+    entry_of,
+    hold_of,
+    person_of,
+    record_of,
+    transfer_of,
+)
+
+LAST: Final = MAX_STAMP
+"""After which everything comes that is listed newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One query: its sentence, its rows, and the *start* that stands for ``after`` on the first page."""
+
+    sentence: str
+    row_of: Callable[[Columns], Any]
+    start: tuple[int | str, ...]
+
+
+HOLDER_BY_ID: Final = PERSON + " WHERE holder_id = ?1 AND cpf > ?2 LIMIT ?3"
+ACCOUNTS_OF_HOLDER: Final = (
+    ACCOUNT  # noqa: S608 - two constants
+    + """
+     WHERE number IN (SELECT DISTINCT account FROM account_holder WHERE holder_id = ?1 AND account > ?2
+                       ORDER BY account LIMIT ?3)
+     ORDER BY number
+"""
+)
+ENTRIES_OF_ACCOUNT: Final = (
+    ENTRY
+    + """
+     WHERE account = ?1 AND posted_at >= CAST(?2 AS INTEGER) AND posted_at < CAST(?3 AS INTEGER) AND change < ?4
+     ORDER BY change DESC LIMIT ?5
+"""
+)
+ENTRIES_SINCE: Final = ENTRY + " WHERE account = ?1 AND change > ?2 ORDER BY change LIMIT ?3"
+HOLDS_SINCE: Final = HOLD + " WHERE account = ?1 AND change > ?2 ORDER BY change LIMIT ?3"
+PLACED_HOLDS: Final = (
+    HOLD
+    + """
+     WHERE state = 'placed' AND (account, transaction_id) > (?1, ?2) ORDER BY account, transaction_id LIMIT ?3
+"""
+)
+CONSENTS_ON_ACCOUNT: Final = CONSENT + " WHERE account = ?1 AND consent_id > ?2 ORDER BY consent_id LIMIT ?3"
+CONSENTS_OF_HOLDER: Final = (
+    CONSENT
+    + """
+     WHERE holder_id = ?1 AND (created_at, consent_id) < (?2, ?3) ORDER BY created_at DESC, consent_id DESC LIMIT ?4
+"""
+)
+UNFINISHED: Final = (
+    TRANSFER
+    + """
+     WHERE state IN ('preparing', 'committing', 'prepared') AND (begun_at, id) > (?1, ?2)
+     ORDER BY begun_at, id LIMIT ?3
+"""
+)
+TRANSACTIONS_OF: Final = (
+    TRANSFER  # noqa: S608 - two constants
+    + """
+      JOIN transfer_subject AS listed ON listed.id = transfer.id
+     WHERE listed.subject = ?1 AND state IN (SELECT value FROM json_each(?2))
+       AND (listed.begun_at, listed.id) < (?3, ?4)
+     ORDER BY listed.begun_at DESC, listed.id DESC LIMIT ?5
+"""
+)
+RECORDS_OF: Final = RECORD + " WHERE transaction_id = ?1 AND stamp > ?2 ORDER BY stamp LIMIT ?3"
+UNFINISHED_BATCHES: Final = BATCH + " WHERE finished_at IS NULL AND batch_id > ?1 ORDER BY batch_id LIMIT ?2"
+BOOKS: Final = BOOK + " WHERE name > ?1 ORDER BY name LIMIT ?2"
+
+QUESTIONS: Final[dict[str, Question]] = {
+    Queries.HOLDER_BY_ID.name: Question(HOLDER_BY_ID, person_of, ("",)),
+    Queries.ACCOUNTS_OF_HOLDER.name: Question(ACCOUNTS_OF_HOLDER, account_of, ("",)),
+    Queries.ENTRIES_OF_ACCOUNT.name: Question(ENTRIES_OF_ACCOUNT, entry_of, (LAST,)),
+    Queries.ENTRIES_SINCE.name: Question(ENTRIES_SINCE, entry_of, (0,)),
+    Queries.HOLDS_SINCE.name: Question(HOLDS_SINCE, hold_of, (0,)),
+    Queries.PLACED_HOLDS.name: Question(PLACED_HOLDS, hold_of, ("", "")),
+    Queries.CONSENTS_ON_ACCOUNT.name: Question(CONSENTS_ON_ACCOUNT, consent_of, ("",)),
+    Queries.CONSENTS_OF_HOLDER.name: Question(CONSENTS_OF_HOLDER, consent_of, (LAST, "")),
+    Queries.UNFINISHED.name: Question(UNFINISHED, transfer_of, (-1, "")),
+    Queries.TRANSACTIONS_OF.name: Question(TRANSACTIONS_OF, transfer_of, (LAST, "")),
+    Queries.RECORDS_OF.name: Question(RECORDS_OF, record_of, (-1,)),
+    Queries.UNFINISHED_BATCHES.name: Question(UNFINISHED_BATCHES, batch_of, ("",)),
+    Queries.BOOKS.name: Question(BOOKS, book_of, ("",)),
+}
+
+
+def parameters_of(name: str, key: tuple[str, ...], after: tuple[int | str, ...], limit: int) -> Columns:
+    """What is bound to the sentence of query *name*. The states that are wanted travel as one JSON array."""
+    if name == Queries.TRANSACTIONS_OF.name:
+        subject, *states = key
+        key = (subject, json.dumps(states))
+    return (*key, *(after or QUESTIONS[name].start), limit)

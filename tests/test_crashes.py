@@ -1,0 +1,268 @@
+"""Real processes, real disks, SIGKILL: whatever dies, and whenever, nothing is lost and nothing is made.
+
+A bank is killed at every point at which it writes or sends (``tests.crashing`` finds them), and at random moments
+under load. Each time it comes back, every transaction ends the same at every bank, and the books are asked from
+outside, over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from distribank.breakages import Breakage
+from distribank.network.layout import LocalBank
+from distribank.network.speaking import AccountRef, Session
+from tests.processes import CPFS, PASSWORD, RealBank, network_of, until
+
+FINAL = {"completed", "aborted"}
+
+
+class People:
+    """One person with an account and a consent at every bank; the network's money is what was deposited."""
+
+    def __init__(self, banks: list[RealBank]) -> None:
+        self.banks = banks
+        self.sessions: list[Session] = []
+        self.accounts: list[AccountRef] = []
+        self.total = 0
+
+    async def settle_in(self, money: int) -> People:
+        for bank in self.banks:
+            session = await bank.client.join("Maria da Silva", CPFS[0], PASSWORD)
+            account = await session.open_account()
+            (await session.deposit(account, money)).expect(201)
+            self.total += money
+            self.sessions.append(session)
+            self.accounts.append(account)
+        for session, account in zip(self.sessions, self.accounts, strict=True):
+            for other in self.banks:
+                if other.code != account.bank:
+                    (await session.consent(account, other.code, 10**9)).expect(201)
+        return self
+
+    async def status_at(self, place: int, transfer: str) -> str | None:
+        """What one bank says became of a transfer; ``None`` where it knows of none (or none that concerns her)."""
+        answer = await self.sessions[place].get(f"/v1/transfers/{transfer}")
+        return None if answer.status == 404 else str(answer.expect(200)["status"])
+
+    async def quiet(self) -> None:
+        """Wait until no bank has anything in doubt or unacknowledged."""
+        await until(self.is_quiet, "nothing is in doubt anywhere", within=20)
+
+    async def is_quiet(self) -> bool:
+        try:
+            return not any([await bank.client.in_doubt() for bank in self.banks])
+        except Breakage:
+            return False
+
+    async def check_books(self) -> None:
+        """Each bank's books balance alone, with every other's, and over the network."""
+        customers = 0
+        positions: dict[tuple[str, str], int] = {}
+        for bank in self.banks:
+            books = await bank.client.books()
+            assert books["balanced"], books
+            assert books["findings"] == []
+            for peer, amount in (await bank.client.positions()).items():
+                positions[bank.code, peer] = amount
+        for (one, other), amount in positions.items():
+            assert amount == -positions.get((other, one), 0), f"{one} and {other} do not agree"
+        for session, account in zip(self.sessions, self.accounts, strict=True):
+            posted, available = await session.balances(account)
+            assert posted == available, f"something is still held on {account}"
+            customers += posted
+        assert customers == self.total
+
+
+def crashing(scripts: Path) -> Callable[[LocalBank], list[str]]:
+    """Every bank runs with a counter at its ports; it is armed by a file of its own."""
+    return lambda bank: [sys.executable, "-m", "tests.crashing", "--script", str(scripts / bank.code)]
+
+
+async def died(bank: RealBank, people: People, order: Awaitable[object]) -> bool:
+    """Whether *bank* died of *order*; if it did not, nothing of it is left to be done when this returns."""
+    await asyncio.gather(order, return_exceptions=True)
+
+    async def dead_or_quiet() -> bool:
+        return bank.pid is None or await people.is_quiet()
+
+    await until(dead_or_quiet, "the bank is dead, or done")
+    return bank.pid is None
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victim", [0, 1], ids=["the coordinator", "a participant"])
+async def test_a_bank_killed_at_any_write_or_message_comes_back_and_the_transfer_ends_the_same_everywhere(
+    tmp_path: Path, victim: int
+) -> None:
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    async with network_of(tmp_path / "network", 3, program=crashing(scripts)) as banks:
+        people = await People(banks).settle_in(100_000)
+        a, b, c = people.accounts
+        script = scripts / banks[victim].code
+        points = 0
+        while True:
+            script.write_text(str(points + 1))
+            key = f"point {points + 1}"
+
+            def order(key: str = key) -> Awaitable[object]:
+                return people.sessions[0].transfer([(a, 100), (b, 100)], [(c, 200)], key=key.replace(" ", "-"))
+
+            dead = await died(banks[victim], people, order())
+            script.unlink()
+            if not dead:
+                break
+            points += 1
+            assert await banks[victim].restart() < 10
+            final = await retried(order)
+            await people.quiet()
+            transfer = str(final["transfer_id"])
+            assert {await people.status_at(place, transfer) for place in range(3)} - {None} == {final["status"]}
+            await people.check_books()
+        reached = points_of(script)
+        wanted = {0: ["Prepare", "Decided", "Commit", "Ended"], 1: ["Prepared", "Resolved"]}[victim]
+        for word in wanted:
+            assert any(word in point for point in reached), f"no point named {word} was ever reached"
+        assert points >= {0: 12, 1: 4}[victim], reached
+
+
+def points_of(script: Path) -> list[str]:
+    """The names of all points passed, over all the bank's lives."""
+    return Path(f"{script}.points").read_text().splitlines()
+
+
+async def retried(order: Callable[[], Awaitable[object]]) -> dict[str, object]:
+    """The final answer under the same key, asked again until there is one: a client's way to certainty."""
+    body: dict[str, object] = {}
+
+    async def final() -> bool:
+        nonlocal body
+        try:
+            answer = await order()
+        except Breakage:
+            return False
+        body = dict(answer.body)  # type: ignore[attr-defined]
+        if answer.status in (422, 503) and "transfer_id" in body:  # type: ignore[attr-defined]
+            body["status"] = "aborted"
+        return body.get("status") in FINAL
+
+    await until(final, "the transfer has its end")
+    return body
+
+
+@pytest.mark.timeout(300)
+async def test_banks_killed_at_random_under_load_lose_nothing_and_make_nothing(tmp_path: Path) -> None:
+    """Every acknowledged transfer is there, the total is unchanged, and nothing stays in doubt."""
+    chance = random.Random(20261123)  # noqa: S311 - repeatable, not secret
+    async with network_of(tmp_path / "network", 3) as banks:
+        people = await People(banks).settle_in(1_000_000)
+        acknowledged: list[tuple[int, str]] = []
+        stop = asyncio.Event()
+
+        async def pay_on(worker: int) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                place = chance.randrange(3)
+                debit, credit = chance.sample(people.accounts, 2)
+                try:
+                    answer = await people.sessions[place].pay(debit, credit, 100, key=f"{worker}-{number}")
+                except Breakage:
+                    await asyncio.sleep(0.05)  # nobody there: a client waits before it tries somebody else
+                    continue
+                if answer.status == 201:
+                    acknowledged.append((place, answer.body["transfer_id"]))
+                else:
+                    assert answer.status in (202, 401, 503), answer.body
+                    await asyncio.sleep(0.01)
+
+        async def kill_on() -> None:
+            for _ in range(6):
+                bank = chance.choice(banks)
+                await asyncio.sleep(chance.uniform(0.3, 1.0))  # a moment of load between two kills
+                bank.kill()
+                await asyncio.sleep(chance.uniform(0.0, 0.5))
+                await bank.restart()
+            stop.set()
+
+        async with asyncio.TaskGroup() as group:
+            for worker in range(16):
+                group.create_task(pay_on(worker))
+            group.create_task(kill_on())
+        await people.quiet()
+        assert len(acknowledged) > 50
+        for place, transfer in acknowledged:
+            assert await people.status_at(place, transfer) == "completed"
+        await people.check_books()
+
+
+async def test_of_64_concurrent_debits_of_a_balance_that_covers_one_exactly_one_succeeds(tmp_path: Path) -> None:
+    async with network_of(tmp_path / "network", 2) as banks:
+        people = await People(banks).settle_in(10_000)
+        a, b = people.accounts
+        answers = await asyncio.gather(*(people.sessions[0].pay(a, b, 10_000) for _ in range(64)))
+        assert sorted(answer.status for answer in answers) == [201] + [422] * 63
+        assert {answer.code for answer in answers} == {None, "insufficient_funds"}
+        await people.check_books()
+
+
+async def test_200_concurrent_transfers_both_ways_between_two_accounts_at_two_banks_all_succeed(tmp_path: Path) -> None:
+    async with network_of(tmp_path / "network", 2) as banks:
+        people = await People(banks).settle_in(100_00)
+        a, b = people.accounts
+        orders = [people.sessions[0].pay(a, b, 100) for _ in range(100)]
+        orders += [people.sessions[1].pay(b, a, 100) for _ in range(100)]
+        answers = await asyncio.gather(*orders)
+        assert {(answer.status, answer.body["status"]) for answer in answers} == {(201, "completed")}
+        assert [await s.balances(x) for s, x in zip(people.sessions, (a, b), strict=True)] == [(10_000, 10_000)] * 2
+        await people.check_books()
+
+
+async def test_a_dead_bank_costs_the_others_not_one_request_and_is_refused_without_one(tmp_path: Path) -> None:
+    """With one of five banks dead, transfers between the others cost what they cost before (pitfalls 23 and 24)."""
+    async with network_of(tmp_path / "network", 5) as banks:
+        people = await People(banks).settle_in(100_000)
+        a, b, _, _, dead = people.accounts
+
+        async def cost() -> dict[str, float]:
+            before = await requests_of(banks[0])
+            for _ in range(10):
+                (await people.sessions[0].pay(a, b, 100)).expect(201)
+            after = await requests_of(banks[0])
+            return {line: after[line] - before.get(line, 0) for line in after if "probe" not in line}
+
+        fault_free = await cost()
+        banks[4].kill()
+
+        async def noticed() -> bool:
+            return (await banks[0].client.network())[dead.bank] == "offline"
+
+        await until(noticed, "the dead bank is known to be away")
+        assert await cost() == fault_free
+        before = await requests_of(banks[0])
+        refused = await people.sessions[0].pay(a, dead, 100)
+        assert (refused.status, refused.code, refused.body["bank"]) == (503, "bank_unreachable", dead.bank)
+        after = await requests_of(banks[0])
+        assert {k: v for k, v in after.items() if "probe" not in k} == {
+            k: v for k, v in before.items() if "probe" not in k
+        }
+        await banks[4].restart()
+
+        async def back() -> bool:
+            return (await people.sessions[0].pay(a, dead, 100)).status == 201
+
+        await until(back, "the returned bank is used again")
+
+
+async def requests_of(bank: RealBank) -> dict[str, float]:
+    """Requests that *bank* has sent to others, by the metric's labels."""
+    text = (await (await bank.client.operator()).get("/metrics")).expect(200)
+    lines = [line for line in text.splitlines() if line.startswith("distribank_interbank_requests{")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
