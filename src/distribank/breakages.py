@@ -2,7 +2,7 @@
 
     Breakage
     ├── Unreachable          a peer did not answer; nothing is known about what it did
-    ├── PeerMisbehaved       a peer answered what the protocol does not allow
+    ├── NotSigned            a request or an answer is not signed as it must be (distribank.peers.signatures)
     ├── StoreBreakage
     │   ├── DurabilityLost   a write may or may not be on the disk: this process must stop, the log decides
     │   ├── StoreInUse       another process has this data directory
@@ -27,15 +27,6 @@ class Unreachable(Breakage):
 
     def __init__(self, bank: str, why: str) -> None:
         super().__init__(f"{bank} did not answer: {why}")
-        self.bank = bank
-        self.why = why
-
-
-class PeerMisbehaved(Breakage):
-    """*bank* broke the protocol."""
-
-    def __init__(self, bank: str, why: str) -> None:
-        super().__init__(f"{bank} broke the protocol: {why}")
         self.bank = bank
         self.why = why
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from distribank.bank import Bank
-from distribank.breakages import DurabilityLost, PeerMisbehaved, Unreachable
+from distribank.breakages import DurabilityLost, Unreachable
 from distribank.core.protocol import Answer, Fate, Inquire, Message, Outcome, Refused, State, Transaction
 from distribank.ports import PeerStatus, Queries
 
@@ -99,14 +99,10 @@ class Recovery:
         collect_at = loop.time() + COLLECT_EVERY * self._bank.rhythm.jitter()
         while True:
             self._wake.clear()
-            # One of the two broad excepts: one transaction, or one bug, must not end the recovery of all others.
-            try:
-                self._sweep()
-                if loop.time() >= collect_at:
-                    collect_at = loop.time() + COLLECT_EVERY
-                    await self._collect()
-            except Exception:
-                log.exception("%s: a sweep failed; the next one tries again", self._bank.code)
+            self._sweep()
+            if loop.time() >= collect_at:
+                collect_at = loop.time() + COLLECT_EVERY
+                self._bank.tasks.start(self._collect(), "collect what may be forgotten")
             await self._pause()
 
     async def inquire_now(self, transaction: str) -> None:
@@ -122,12 +118,16 @@ class Recovery:
     async def _restart(self, known: Transaction) -> None:
         """Feed the restart event. What it sends is sent by the sweeps: together, and no more than a peer can take."""
         if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation:
-            step = await self._bank.coordinating.restart(known.id)
-            for bank, message in step.messages:
-                # Once, and never awaited: a participant that does not hear it will inquire.
-                self._bank.peers.ask(bank, message).add_done_callback(_forget)
+            await self._presume_abort(known)
         else:
             self.watch(known, 0)
+
+    async def _presume_abort(self, known: Transaction) -> None:
+        """Nobody drives it and nothing is decided: it is aborted, and everyone is told."""
+        step = await self._bank.coordinating.restart(known.id)
+        for bank, message in step.messages:
+            # Once, and never awaited: a participant that does not hear it will inquire.
+            self._bank.peers.ask(bank, message).add_done_callback(_forget)
 
     async def _pause(self) -> None:
         try:
@@ -182,7 +182,9 @@ class Recovery:
             return await self._commit_again(known)
         if known.state is State.PREPARING and known.incarnation != self._bank.store.incarnation:
             return await self._ask_after_restore(known)
-        return known.state is not State.PREPARING
+        if known.state is State.PREPARING:
+            await self._presume_abort(known)
+        return True
 
     async def _resolve_doubt(self, known: Transaction) -> bool:
         """Ask the coordinator; if it does not answer, or no longer knows, the other participants."""
@@ -233,8 +235,8 @@ class Recovery:
             return None
         try:
             answer = await self._bank.peers.ask(bank, message)
-        except (Unreachable, PeerMisbehaved) as breakage:
-            asked[bank] = breakage.why
+        except Unreachable as unreachable:
+            asked[bank] = unreachable.why
             return None
         asked[bank] = _in_words(answer)
         return answer

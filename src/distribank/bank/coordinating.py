@@ -295,12 +295,13 @@ class Coordinating:
             state = coordinator.state_of(known, known.id, self._store.incarnation)
             step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote))
             assert step.transaction is not None
-            drive.transaction = step.transaction
             if step.transaction.state is State.PREPARING:
+                drive.transaction = step.transaction
                 return step
             if step.transaction.commit_at is not None:
                 self._rhythm.merge_commit(step.transaction.commit_at)
             durable = self._rhythm.persist(step)
+            drive.transaction = step.transaction
         await durable
         self._count(step.transaction)
         return step

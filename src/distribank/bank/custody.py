@@ -125,14 +125,12 @@ class Custody:
                 return None
             if account.opener.holder_id != holder_id:
                 return Refusal(Code.NOT_A_HOLDER, "only the titular closes an account", account=number)
-            if account.closed_at is not None:
-                return account
-            if account.posted or account.open_holds:
-                return Refusal(Code.ACCOUNT_NOT_EMPTY, "only an empty account without holds can close", account=number)
-            account = replace(account, closed_at=self._rhythm.wall_ms(), changes=account.changes + 1)
-            durable = self._rhythm.write([account])
+            closed = books.close(account, self._rhythm.wall_ms())
+            if isinstance(closed, Refusal):
+                return closed
+            durable = self._rhythm.write([closed])
         await durable
-        return account
+        return closed
 
     # Cash
 

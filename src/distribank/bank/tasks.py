@@ -46,8 +46,9 @@ class Tasks:
             await asyncio.wait(list(self._running), timeout=seconds)
 
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        # The request boundary of what no request waits for: a bug in one transaction must not stop the others.
-        # Its row is in the log, and recovery drives it from there.
+        # One of the two broad excepts (the other is the request boundary, ``api.boundary``). Here runs what no request
+        # waits for, recovery's attempts included: a bug in one transaction must not stop the others. Its row is in the
+        # log, and recovery takes it up from there.
         try:
             await work
         except Exception:

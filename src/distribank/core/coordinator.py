@@ -58,7 +58,7 @@ class Event(StrEnum):
 class Situation:
     """One event with all that its handling may look at.
 
-    *bank* sent it (a vote names its own), with its clock at *sender_clock*; *at* is the stamp that an outcome carried.
+    *bank* sent it (a vote names its own); *at* is the stamp that an outcome carried.
     """
 
     transaction: Transaction | None
@@ -66,7 +66,6 @@ class Situation:
     ledger: Ledger = Ledger({}, {})  # noqa: RUF009 - immutable, like the rows it maps
     vote: Vote | None = None
     bank: str = ""
-    sender_clock: int = 0
     at: int = 0
 
     @property
@@ -200,7 +199,7 @@ def _count_yes(situation: Situation) -> Step:
     before = next(v for v in known.votes if v.bank == vote.bank)
     if before.yes is not None:
         return Step(known, alarm=None if before == cast else f"{vote.bank} voted twice, and not the same")
-    if too_far_ahead(max(vote.answer.prepared_at, situation.sender_clock), situation.now.wall_ms):
+    if too_far_ahead(vote.answer.prepared_at, situation.now.wall_ms):
         because = Refusal(Code.BANK_REFUSED, "this bank's clock is too far ahead to be believed", vote.bank)
         return _abort(known, because, situation)
     votes = tuple(cast if v.bank == vote.bank else v for v in known.votes)

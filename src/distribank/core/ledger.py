@@ -245,6 +245,17 @@ def check(ledger: Ledger, legs: Sequence[Leg]) -> Refusal | None:
     return None
 
 
+def close(account: Account, wall_ms: int) -> Account | Refusal:
+    """The account, closed: only if it is empty and nothing is held on it, a pending credit of nothing included."""
+    if account.closed_at is not None:
+        return account
+    if account.posted or account.open_holds:
+        return Refusal(
+            Code.ACCOUNT_NOT_EMPTY, "only an empty account without holds can be closed", account=account.number
+        )
+    return replace(account, closed_at=wall_ms, changes=account.changes + 1)
+
+
 def place(ledger: Ledger, legs: Sequence[Leg], transaction: str, stamp: int) -> tuple[LedgerRow, ...]:
     """Hold the net of *legs* on each account, once ``check`` has passed: one hold per account and transaction."""
     rows: list[LedgerRow] = []

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,8 +21,7 @@ import httpx
 
 from distribank.breakages import Breakage
 from distribank.core.clock import too_far_ahead
-from distribank.core.protocol import Answer, Message, No, Yes
-from distribank.core.refusals import Code, Refusal
+from distribank.core.protocol import Answer, Message, Yes
 from distribank.peers import wire
 from distribank.peers.line import Item, Line
 from distribank.peers.presence import Presence
@@ -196,7 +195,7 @@ class HttpPeers:
         self._heard(peer, (asyncio.get_running_loop().time() - began) * 1000)
         self._on_clock(peer.entry.code, answers.clock)
         if too_far_ahead(answers.clock, self._clock.wall_ms()):
-            return [_disbelieve(peer.entry.code, answer) for answer in answers.answers]
+            return [_as_late_as(answers.clock, answer) for answer in answers.answers]
         return answers.answers
 
     async def _send(self, peer: _Peer, kind: str, body: bytes, count: int) -> wire.Answers:
@@ -248,8 +247,8 @@ class HttpPeers:
             self.on_return(peer.entry.code)
 
 
-def _disbelieve(bank: str, answer: Answer | None) -> Answer | None:
-    """A yes whose clock is too far ahead counts as no: its stamp would drag every bank's clock along."""
+def _as_late_as(clock: int, answer: Answer | None) -> Answer | None:
+    """A yes is as late as the clock that came with it: the coordinator's table then counts it as a no."""
     if isinstance(answer, Yes):
-        return No(Refusal(Code.BANK_REFUSED, "its clock is too far ahead of ours to be believed", bank))
+        return replace(answer, prepared_at=max(answer.prepared_at, clock))
     return answer
