@@ -16,12 +16,14 @@ The house, from the outside in; imports point inward only (``tests/test_architec
                             ▼
                           core/*                                   decides: pure, standard library only
 
-``core``      the rule book. ``ledger`` (accounts, holds, entries), ``transfer`` (legs that balance), ``protocol`` (the
-              words), ``coordinator`` and ``participant`` (the two halves of the protocol, as tables), ``consents``,
-              ``clock`` (hybrid logical clock), ``documents`` (CPF, CNPJ, account numbers), ``idempotency``, ``batches``.
-``ports``     what a bank needs: ``Store``, ``Peers``, ``Clock``, ``Chance``. ``locks``: one account, one decision at a time.
-``bank``      the only place where persisting precedes sending. Every event, a holder's order or a peer's message, goes
-              through the same rhythm: load what it names under its locks, decide in ``core`` without waiting,
+``core``      the rule book. ``ledger`` (accounts, holds, entries), ``transfer`` (legs that balance), ``protocol``
+              (the words), ``coordinator`` and ``participant`` (the two halves of the protocol, as tables),
+              ``consents``, ``clock`` (hybrid logical clock), ``documents`` (CPF, CNPJ, account numbers),
+              ``idempotency``, ``batches``.
+``ports``     what a bank needs: ``Store``, ``Peers``, ``Clock``, ``Chance``. ``locks``: one account, one decision at a
+              time.
+``bank``      the only place where persisting precedes sending. Every event, a holder's order or a peer's message,
+              goes through the same rhythm: load what it names under its locks, decide in ``core`` without waiting,
               persist atomically, send.
 ``recovery``  finishes what the log says is unfinished, by feeding ordinary events to the same machines.
 ``store``     one file per engine: ``sqlite`` (through apsw) and ``memory``; ``group`` is the group commit they share.

@@ -35,7 +35,7 @@ Row = (
     | Reservation
     | Transaction
 )
-"""Everything that a store keeps. Each is replaced by key, but for entries, book entries and records, which are only added."""
+"""Everything that a store keeps. Each is replaced by key; entries, book entries and records are only ever added."""
 
 R = TypeVar("R")
 
@@ -159,7 +159,7 @@ class PeerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerView:
-    """What this bank knows of a peer's presence: *since* when (milliseconds), round trip, and the last error's words."""
+    """What this bank knows of a peer: *since* when (milliseconds), round trip, and the last error in words."""
 
     bank: str
     name: str

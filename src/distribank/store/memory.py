@@ -135,7 +135,9 @@ class MemoryStore(GroupCommit):
         return self.disk.last_stamp
 
     def crash(self, *, keep_in_flight: bool = False) -> MemoryStore:
-        """The process dies: a new store with what was durable. This one writes nothing more, and calls nobody.
+        """The process dies: a new store with what was durable, and nothing in front of its disk.
+
+        This one writes nothing more and calls nobody; its *on_flush* is told of the new one's flushes.
 
         *keep_in_flight*: the flush that was under way had reached the disk, though nobody was told.
         """
@@ -145,7 +147,7 @@ class MemoryStore(GroupCommit):
         self._on_broken = None
         self._break(RuntimeError("the process died"))
         disk, self.disk = self.disk, Disk(self.incarnation, self.reaches_back_to)
-        return MemoryStore(disk=disk)
+        return MemoryStore(disk=disk, on_flush=self._on_flush)
 
     async def find(self, query: Query[R], *key: str, limit: int = 1000, after: tuple[int | str, ...] = ()) -> list[R]:
         """Durable rows by a named query, in its order; *after* is the sort key of the last row of the page before."""

@@ -1,0 +1,639 @@
+"""The promises of ``ports.Store``, each as a claim, shown of every engine alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribank.breakages import DurabilityLost
+from distribank.core.holders import Counter, Holder
+from distribank.core.idempotency import IdempotencyKey
+from distribank.core.ledger import (
+    Account,
+    AccountHolder,
+    Book,
+    BookEntry,
+    Company,
+    HolderRole,
+    HoldState,
+    Reservation,
+)
+from distribank.core.ledger import Hold as HoldRow
+from distribank.core.protocol import RecordKind, Role, State, Transaction
+from distribank.core.transfer import Direction, Leg
+from distribank.ports import Queries, Query, Row, Store
+from distribank.store import group
+from tests.stores import (
+    PEER,
+    STAMP,
+    InMemory,
+    OnSqlite,
+    World,
+    account,
+    batch,
+    consent,
+    deposit,
+    entry,
+    hold,
+    holder,
+    key,
+    number,
+    record,
+    tombstone,
+    transaction,
+    transaction_id,
+    turn,
+)
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    place = OnSqlite(tmp_path) if request.param == "sqlite" else InMemory()
+    world = World(place, place.open())
+    yield world
+    place.failure = None
+    place.let_flush()
+    await world.store.close()
+
+
+def test_every_engine_is_a_store(world: World) -> None:
+    store: Store = world.store
+    assert len(store.incarnation) == 32
+
+
+# Seeing what is queued --------------------------------------------------------------------------------------------
+
+
+async def test_a_queued_row_is_seen_at_once(world: World) -> None:
+    world.place.hold()
+    world.store.write([account(1, posted=5)])
+    assert await world.store.get(Account, number(1)) == account(1, posted=5)
+
+
+async def test_a_row_is_seen_while_it_is_being_flushed(world: World) -> None:
+    world.place.hold()
+    world.store.write([account(1, posted=5)])
+    await turn()
+    assert await world.store.get(Account, number(1)) == account(1, posted=5)
+
+
+async def test_what_is_queued_hides_what_is_being_flushed(world: World) -> None:
+    world.place.hold()
+    world.store.write([account(1, posted=5)])
+    await turn()
+    world.store.write([account(1, posted=7)])
+    assert await world.store.get(Account, number(1)) == account(1, posted=7)
+
+
+async def test_lists_show_only_what_is_durable(world: World) -> None:
+    world.place.hold()
+    written = world.store.write([Book("cash", 5)])
+    await turn()
+    assert await world.store.find(Queries.BOOKS) == []
+    world.place.let_flush()
+    await written
+    assert await world.store.find(Queries.BOOKS) == [Book("cash", 5)]
+
+
+async def test_what_was_never_written_is_none(world: World) -> None:
+    assert await world.store.get(Account, number(1)) is None
+    assert await world.store.get(HoldRow, number(1), transaction_id(1)) is None
+    assert await world.store.get(IdempotencyKey, "h1", "/v1/transfers", "key-1") is None
+
+
+ROWS: list[tuple[Any, tuple[str, ...]]] = [
+    (account(1, posted=5, held=3, incoming=2, open_holds=2, changes=4), (number(1),)),
+    (replace(account(2), company=Company("12345678000195", "Padaria Ltda", number(2))), (number(2),)),
+    (batch(1), ("batch-1",)),
+    (Book("position:00000002", -7, 3), ("position:00000002",)),
+    (Company("12345678000195", "Padaria Ltda", number(2)), ("12345678000195",)),
+    (consent(1), ("consent-1",)),
+    (Counter("account", 7), ("account",)),
+    (holder(1), (f"{1:011d}",)),
+    (key(1, 5), ("h1", "/v1/transfers", "key-1")),
+    (transaction(1), (transaction_id(1),)),
+    (tombstone(2), (transaction_id(2, PEER),)),
+]
+
+
+@pytest.mark.parametrize(("row", "name"), ROWS, ids=lambda part: type(part).__name__)
+async def test_a_row_of_any_kind_is_read_back_by_its_key_after_a_restart(
+    world: World, row: Any, name: tuple[str, ...]
+) -> None:
+    await world.store.write([row])
+    store = await world.reopen()
+    assert await store.get(type(row), *name) == row
+
+
+async def test_a_hold_is_known_by_account_and_transaction(world: World) -> None:
+    placed = hold(number(1), transaction_id(1), 1)
+    await world.store.write([account(1, posted=100, held=100), transaction(1), placed])
+    store = await world.reopen()
+    assert await store.get(HoldRow, number(1), transaction_id(1)) == placed
+
+
+# Atomic, in order, together ---------------------------------------------------------------------------------------
+
+
+async def test_what_waits_together_is_flushed_together(world: World) -> None:
+    first = [world.store.write([account(n)]) for n in range(1, 4)]
+    await asyncio.gather(*first)
+    assert world.place.flushes == [3]
+
+
+async def test_what_arrives_during_a_flush_travels_with_the_next(world: World) -> None:
+    world.place.hold()
+    first = world.store.write([account(1)])
+    await turn()
+    later = [world.store.write([account(n)]) for n in (2, 3)]
+    world.place.let_flush()
+    await asyncio.gather(first, *later)
+    assert world.place.flushes == [1, 2]
+
+
+async def test_the_last_of_several_writes_of_one_row_wins(world: World) -> None:
+    writes = [world.store.write([account(1, posted=posted)]) for posted in (1, 2, 3)]
+    await asyncio.gather(*writes)
+    assert world.store.stats.rows == 1
+    assert await (await world.reopen()).get(Account, number(1)) == account(1, posted=3)
+
+
+async def test_a_write_is_durable_as_a_whole_or_not_at_all(world: World) -> None:
+    await world.store.write(deposit(account(1), 5))
+    with pytest.raises(DurabilityLost):
+        await world.store.write([Counter("account", 9), account(2), *deposit(account(1), 5)[1:]])  # posted once already
+    store = await world.reopen()
+    assert await store.get(Account, number(2)) is None
+    assert await store.get(Counter, "account") is None
+
+
+async def test_a_write_that_fails_while_it_is_queued_leaves_nothing(world: World) -> None:
+    def rows() -> Any:
+        yield account(1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        world.store.write(rows())
+    assert await (await world.reopen()).get(Account, number(1)) is None
+
+
+async def test_an_empty_write_is_durable_like_any_other(world: World) -> None:
+    await asyncio.wait_for(world.store.write([]), 5)
+
+
+async def test_a_holder_of_an_account_can_be_added(world: World) -> None:
+    opened = account(1)
+    await world.store.write([opened])
+    partner = AccountHolder("h2", f"{2:011d}", "João Souza", HolderRole.CO_HOLDER)
+    joint = replace(opened, holders=(*opened.holders, partner), approval=2)
+    await world.store.write([joint])
+    store = await world.reopen()
+    assert await store.get(Account, number(1)) == joint
+    assert await store.find(Queries.ACCOUNTS_OF_HOLDER, "h2") == [joint]
+
+
+async def test_a_transaction_is_read_back_as_each_state_left_it(world: World) -> None:
+    prepared = transaction(1)
+    ended = transaction(1, State.ENDED)
+    await world.store.write([prepared])
+    await world.store.write([ended])
+    assert await (await world.reopen()).get(Transaction, prepared.id) == ended
+
+
+async def test_book_entries_and_reservations_add_up_in_their_book(world: World) -> None:
+    world.store.write([BookEntry("op-1", "cash", -5, STAMP), Reservation("cash", 9)])
+    await world.store.write([BookEntry("op-2", "cash", -2, STAMP)])
+    await world.store.write([Reservation("cash", -4)])
+    assert await world.store.get(Book, "cash") == Book("cash", -7, 5)
+    assert await (await world.reopen()).get(Book, "cash") == Book("cash", -7, 5)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        [entry(number(1), 1, 5, 5)],
+        [entry(number(1), 2, 5, 10, operation=f"deposit-{number(1)}-1")],
+        [BookEntry(f"deposit-{number(1)}-1", "cash", -5, STAMP)],
+    ],
+    ids=["same change", "same leg", "same book entry"],
+)
+async def test_posting_twice_stops_the_bank(world: World, again: list[Row]) -> None:
+    await world.store.write(deposit(account(1), 5))
+    with pytest.raises(DurabilityLost):
+        await world.store.write(again)
+    assert len(world.place.broken) == 1
+
+
+# When it is durable -----------------------------------------------------------------------------------------------
+
+
+async def test_a_write_is_not_done_before_it_is_durable(world: World) -> None:
+    world.place.hold()
+    written = world.store.write([transaction(1)])
+    await turn()
+    assert not written.done()
+    assert not world.store.is_durable(transaction_id(1))
+    world.place.let_flush()
+    await written
+    assert world.store.is_durable(transaction_id(1))
+
+
+async def test_a_queued_transaction_is_not_durable_yet(world: World) -> None:
+    world.store.write([transaction(1)], lazy=True)
+    assert not world.store.is_durable(transaction_id(1))
+
+
+async def test_a_lazy_write_causes_no_flush_of_its_own(world: World) -> None:
+    written = world.store.write([account(1)], lazy=True)
+    await turn()
+    assert not written.done()
+    assert world.place.flushes == []
+
+
+async def test_a_lazy_write_rides_along_with_the_next(world: World) -> None:
+    lazy = world.store.write([account(1)], lazy=True)
+    await world.store.write([account(2)])
+    assert lazy.done()
+    assert world.place.flushes == [2]
+
+
+async def test_a_lazy_write_is_flushed_when_its_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "LAZY_SECONDS", 0.001)
+    await asyncio.wait_for(world.store.write([account(1)], lazy=True), 5)
+    assert world.place.flushes == [1]
+
+
+async def test_a_lazy_write_may_wait_a_second_and_no_longer() -> None:
+    assert group.LAZY_SECONDS == 1.0
+
+
+async def test_with_nothing_queued_the_barrier_is_open(world: World) -> None:
+    world.place.hold()
+    await asyncio.wait_for(world.store.flushed(), 5)
+    assert world.place.flushes == []
+
+
+async def test_the_barrier_waits_for_lazy_writes_too(world: World) -> None:
+    lazy = world.store.write([account(1)], lazy=True)
+    await world.store.flushed()
+    assert lazy.done()
+
+
+async def test_the_barrier_waits_for_the_flush_under_way(world: World) -> None:
+    world.place.hold()
+    world.store.write([account(1)])
+    await turn()
+    barrier = asyncio.ensure_future(world.store.flushed())
+    await turn()
+    assert not barrier.done()
+    world.place.let_flush()
+    await barrier
+
+
+async def test_giving_up_on_a_write_does_not_undo_it_nor_disturb_the_others(world: World) -> None:
+    world.place.hold()
+    first, second = world.store.write([account(1)]), world.store.write([account(2)])
+    first.cancel()
+    world.place.let_flush()
+    await second
+    assert await (await world.reopen()).get(Account, number(1)) == account(1)
+
+
+async def test_closing_makes_what_is_queued_durable(world: World) -> None:
+    world.store.write([account(1)], lazy=True)
+    world.store.write([account(2)])
+    store = await world.reopen()
+    assert await store.get(Account, number(1)) == account(1)
+    assert await store.get(Account, number(2)) == account(2)
+
+
+async def test_a_closed_store_takes_nothing_more(world: World) -> None:
+    await world.store.close()
+    await world.store.close()
+    with pytest.raises(DurabilityLost):
+        world.store.write([account(1)])
+
+
+# A flush that fails (pitfall 26) ----------------------------------------------------------------------------------
+
+
+async def test_a_failed_flush_fails_everyone_who_waits(world: World) -> None:
+    world.place.failure = OSError(5, "Input/output error")
+    world.place.hold()
+    flushing = world.store.write([account(1)])
+    await turn()
+    queued, barrier = world.store.write([account(2)]), asyncio.ensure_future(world.store.flushed())
+    await turn()
+    world.place.let_flush()
+    for waiting in (flushing, queued, barrier):
+        with pytest.raises(DurabilityLost, match="Input/output error"):
+            await waiting
+
+
+async def test_after_a_failed_flush_nothing_is_ever_written_or_read_again(world: World) -> None:
+    world.place.failure = OSError(5, "Input/output error")
+    with pytest.raises(DurabilityLost):
+        await world.store.write([account(1)])
+    world.place.failure = None  # the disk would take it now: it is not asked
+    with pytest.raises(DurabilityLost):
+        world.store.write([account(2)])
+    for refused in (
+        world.store.flushed(),
+        world.store.get(Account, number(1)),
+        world.store.find(Queries.BOOKS),
+        world.store.recount(),
+        world.store.collect(1, 1, 1),
+    ):
+        with pytest.raises(DurabilityLost):
+            await refused
+    assert world.place.flushes == []
+
+
+async def test_a_failed_flush_is_told_once(world: World) -> None:
+    world.place.failure = OSError(5, "Input/output error")
+    world.store.write([account(1)])
+    world.store.write([account(2)])
+    await turn(10)
+    (lost,) = world.place.broken
+    assert isinstance(lost.__cause__, OSError)
+
+
+async def test_a_failed_flush_leaves_no_trace_where_it_never_reached_the_disk(world: World) -> None:
+    world.place.failure = OSError(5, "Input/output error")
+    with pytest.raises(DurabilityLost):
+        await world.store.write([account(1)])
+    world.place.failure = None
+    assert await (await world.reopen()).get(Account, number(1)) is None
+
+
+# Which database this is -------------------------------------------------------------------------------------------
+
+
+async def test_the_incarnation_outlives_the_process(world: World) -> None:
+    incarnation = world.store.incarnation
+    store = await world.reopen()
+    assert store.incarnation == incarnation
+    assert store.reaches_back_to == 0
+
+
+async def test_a_lost_disk_begins_another_incarnation(world: World) -> None:
+    incarnation = world.store.incarnation
+    await world.store.close()
+    world.place.lose_disk()
+    world.store = world.place.open()
+    assert world.store.incarnation != incarnation
+
+
+async def test_the_last_stamp_is_the_greatest_of_any_row(world: World) -> None:
+    assert world.store.last_stamp == 0
+    await world.store.write([record(transaction_id(1), 1), BookEntry("op", "cash", 1, STAMP + 2)])
+    assert (await world.reopen()).last_stamp == STAMP + 2
+    await world.store.write([transaction(1, State.COMMITTING, commit_at=STAMP + 9, prepared_at=STAMP + 3)])
+    assert (await world.reopen()).last_stamp == STAMP + 9
+    released = hold(number(1), transaction_id(1), 1, state=HoldState.RELEASED, resolved_at=STAMP + 11)
+    await world.store.write([account(1), released])
+    await world.store.write([record(transaction_id(2), 4)])
+    assert (await world.reopen()).last_stamp == STAMP + 11
+
+
+# Lists ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Listing:
+    """One query over the rows of ``shelf``: the serials that it shows, in order, and by what a page continues."""
+
+    query: Query[Any]
+    key: tuple[str, ...]
+    shows: list[Any]
+    after: Callable[[Any], tuple[Any, ...]]
+
+
+def begun(row: Transaction) -> tuple[int, str]:
+    return row.begun_at, row.id
+
+
+def shelf() -> list[Row]:
+    joint = account(3)
+    joint = replace(joint, holders=(*account(1).holders, *joint.holders))
+    entries = [entry(number(1), n, 10, 10 * n, posted_at=100 * n) for n in range(1, 6)]
+    states = [State.PREPARING, State.COMMITTING, State.ENDED, State.ABORTED, State.PREPARING, State.ENDED]
+    return [
+        *(holder(n) for n in (1, 2, 3)),
+        *(account(1), account(2), joint),
+        *entries,
+        *(transaction(n, state) for n, state in enumerate(states, 1)),
+        tombstone(7),
+        *(hold(number(1), transaction_id(n), 10 + n) for n in (1, 5)),
+        hold(number(1), transaction_id(2), 20, state=HoldState.POSTED, resolved_at=STAMP),
+        hold(number(2), transaction_id(1), 3),
+        *(consent(n) for n in (1, 2, 3)),
+        consent(4, holder_id="h2"),
+        *(record(transaction_id(1), n) for n in (3, 1, 2)),
+        *(batch(1), batch(2, finished_at=9), batch(3)),
+        *(Book(name) for name in ("position:b", "cash", "position:a")),
+    ]
+
+
+LISTINGS = [
+    Listing(Queries.HOLDER_BY_ID, ("h2",), [f"{2:011d}"], lambda row: (row.cpf,)),
+    Listing(Queries.ACCOUNTS_OF_HOLDER, ("h1",), [number(1), number(3)], lambda row: (row.number,)),
+    Listing(Queries.ENTRIES_OF_ACCOUNT, (number(1), "200", "500"), [4, 3, 2], lambda row: (row.change,)),
+    Listing(Queries.ENTRIES_SINCE, (number(1),), [1, 2, 3, 4, 5], lambda row: (row.change,)),
+    Listing(Queries.HOLDS_SINCE, (number(1),), [11, 15, 20], lambda row: (row.change,)),
+    Listing(
+        Queries.PLACED_HOLDS,
+        (),
+        [(number(1), transaction_id(1)), (number(1), transaction_id(5)), (number(2), transaction_id(1))],
+        lambda row: (row.account, row.transaction),
+    ),
+    Listing(
+        Queries.CONSENTS_ON_ACCOUNT, (number(1),), [f"consent-{n}" for n in range(1, 5)], lambda row: (row.consent_id,)
+    ),
+    Listing(
+        Queries.CONSENTS_OF_HOLDER,
+        ("h1",),
+        [(n, f"consent-{n}") for n in (3, 2, 1)],
+        lambda row: (row.created_at, row.consent_id),
+    ),
+    Listing(Queries.UNFINISHED, (), [(n, transaction_id(n)) for n in (1, 2, 5)], begun),
+    Listing(
+        Queries.TRANSACTIONS_OF,
+        (number(1), "ended", "aborted", "committed"),
+        [(n, transaction_id(n)) for n in (6, 4, 3)],
+        begun,
+    ),
+    Listing(Queries.TRANSACTIONS_OF, ("h1", "preparing"), [(n, transaction_id(n)) for n in (5, 1)], begun),
+    Listing(Queries.TRANSACTIONS_OF, ("h2", "preparing"), [], begun),
+    Listing(Queries.RECORDS_OF, (transaction_id(1),), [STAMP + n for n in (1, 2, 3)], lambda row: (row.stamp,)),
+    Listing(Queries.UNFINISHED_BATCHES, (), ["batch-1", "batch-3"], lambda row: (row.batch_id,)),
+    Listing(Queries.BOOKS, (), ["cash", "position:a", "position:b"], lambda row: (row.name,)),
+]
+
+
+@pytest.mark.parametrize("listing", LISTINGS, ids=lambda listing: listing.query.name)
+async def test_a_query_lists_what_it_says_in_its_order_page_by_page(world: World, listing: Listing) -> None:
+    rows = shelf()
+    await world.store.write(rows)
+    whole = await world.store.find(listing.query, *listing.key)
+    shown = [after[0] if len(after := listing.after(row)) == 1 else after for row in whole]
+    assert shown == listing.shows
+    assert all(row in rows for row in whole)
+    paged: list[Any] = []
+    after: tuple[Any, ...] = ()
+    while page := await world.store.find(listing.query, *listing.key, limit=2, after=after):
+        paged += page
+        after = listing.after(page[-1])
+    assert paged == whole
+
+
+def test_every_query_of_the_port_is_shown() -> None:
+    named = {query.name for query in vars(Queries).values() if isinstance(query, Query)}
+    assert named == {listing.query.name for listing in LISTINGS}
+
+
+# Recount ----------------------------------------------------------------------------------------------------------
+
+
+def sound_books() -> list[Row]:
+    """Cash paid in on two accounts, one hold for a transfer under way, and room reserved for what a peer will owe."""
+    first = [row for row in deposit(account(1), 500) if not isinstance(row, Account)]
+    held = account(1, posted=500, held=100, incoming=0, open_holds=1, changes=2)
+    legs = (Leg(1, PEER, number(9), Direction.DEBIT, 70), Leg(2, "00000001", number(1), Direction.CREDIT, 70))
+    inflow = transaction(2)
+    assert inflow.order is not None
+    inflow = replace(inflow, order=replace(inflow.order, legs=legs))
+    return [
+        *first,
+        held,
+        hold(number(1), transaction_id(1), 2),
+        transaction(1),
+        *deposit(account(2), 250),
+        inflow,
+        Reservation(f"position:{PEER}", 70),
+    ]
+
+
+async def test_sound_books_are_counted_without_a_finding(world: World) -> None:
+    await world.store.write(sound_books())
+    counted = await world.store.recount()
+    assert counted.findings == []
+    assert (counted.customers, counted.entries, counted.holds) == (750, 2, 1)
+    assert counted.books == {"cash": -750, f"position:{PEER}": 0}
+
+
+DAMAGE: list[tuple[str, list[Row], str]] = [
+    ("posted", [account(2, posted=251, changes=1)], "account 00000002-0: posted is 251, its entries sum to 250"),
+    (
+        "balance after",
+        [entry(number(2), 2, 5, 256), BookEntry(f"deposit-{number(2)}-2", "cash", -5, STAMP)],
+        "change 2 says balance 256, its entries up to there sum to 255",
+    ),
+    (
+        "held",
+        [account(1, posted=500, held=99, open_holds=1, changes=2)],
+        "held, incoming and open holds are (99, 0, 1)",
+    ),
+    ("orphan", [transaction(1, State.ABORTED)], f"a hold is placed for {transaction_id(1)}, which is not unfinished"),
+    ("book", [Book("cash", -749)], "book cash: balance is -749, its entries sum to -750"),
+    ("reserved", [Reservation(f"position:{PEER}", 1)], "reserved is 71, open transactions would let the peer owe 70"),
+    ("unbalanced", [BookEntry("op-9", "cash", 3, STAMP)], "operation op-9: its entries sum to 3, not to zero"),
+]
+
+
+@pytest.mark.parametrize(("damage", "finding"), [d[1:] for d in DAMAGE], ids=[d[0] for d in DAMAGE])
+async def test_a_recount_finds_planted_damage(world: World, damage: list[Row], finding: str) -> None:
+    await world.store.write(sound_books())
+    await world.store.write(damage)
+    assert any(finding in found for found in (await world.store.recount()).findings)
+
+
+async def test_a_participants_inflow_is_reserved_until_it_is_posted(world: World) -> None:
+    prepared = replace(transaction(3, State.PREPARED), role=Role.PARTICIPANT, id=transaction_id(3, PEER))
+    assert prepared.order is not None
+    own = (Leg(1, "00000001", number(1), Direction.CREDIT, 40),)
+    prepared = replace(prepared, order=replace(prepared.order, legs=own))
+    await world.store.write([prepared, Reservation(f"position:{PEER}", 40)])
+    assert (await world.store.recount()).findings == []
+
+
+# Collection -------------------------------------------------------------------------------------------------------
+
+
+def old_state() -> list[Row]:
+    """A finished transfer, an unfinished one and a tombstone, each with its log; the transfers with holds."""
+    ended, open_still, dead = transaction(1, State.ENDED), transaction(2), tombstone(3)
+    return [
+        account(1, posted=100, held=100, open_holds=1),
+        *(ended, open_still, dead),
+        *(record(ended.id, n, kind) for n, kind in enumerate((RecordKind.BEGUN, RecordKind.DECIDED, RecordKind.ENDED))),
+        record(open_still.id, 5, RecordKind.BEGUN),
+        record(dead.id, 6, RecordKind.RESOLVED),
+        hold(number(1), ended.id, 1, state=HoldState.POSTED, resolved_at=STAMP),
+        hold(number(1), open_still.id, 2),
+        *(key(1, 5), key(2, 50)),
+    ]
+
+
+async def test_collection_deletes_what_is_finished_and_old(world: World) -> None:
+    await world.store.write(old_state())
+    gone = await world.store.collect(protocol_before=10, keys_before=10, limit=100)
+    store = await world.reopen()
+    assert gone == 3 + 1 + 1 + 1 + 1  # three log lines and a hold; a tombstone and its line; a key
+    assert await store.get(Transaction, transaction_id(3, PEER)) is None
+    assert await store.get(HoldRow, number(1), transaction_id(1)) is None
+    assert await store.find(Queries.RECORDS_OF, transaction_id(1)) == []
+    assert await store.get(IdempotencyKey, "h1", "/v1/transfers", "key-1") is None
+
+
+async def test_collection_never_touches_transfers_nor_what_is_unfinished(world: World) -> None:
+    await world.store.write(old_state())
+    await world.store.collect(protocol_before=10, keys_before=10, limit=100)
+    assert await world.store.get(Transaction, transaction_id(1)) == transaction(1, State.ENDED)
+    assert await world.store.get(Transaction, transaction_id(2)) == transaction(2)
+    assert await world.store.get(HoldRow, number(1), transaction_id(2)) is not None
+    assert len(await world.store.find(Queries.RECORDS_OF, transaction_id(2))) == 1
+    assert len(await world.store.find(Queries.TRANSACTIONS_OF, number(1), "ended", "preparing")) == 2
+
+
+async def test_collection_leaves_what_is_young(world: World) -> None:
+    await world.store.write(old_state())
+    assert await world.store.collect(protocol_before=1, keys_before=5, limit=100) == 0
+    assert await world.store.get(Transaction, transaction_id(3, PEER)) == tombstone(3)
+
+
+async def test_collection_is_bounded_and_goes_on_where_it_stopped(world: World) -> None:
+    await world.store.write(old_state())
+    counts = [await world.store.collect(protocol_before=10, keys_before=10, limit=2) for _ in range(5)]
+    assert max(counts) <= 2
+    assert sum(counts) == 7
+
+
+async def test_what_was_collected_is_forgotten_in_memory_too(world: World) -> None:
+    await world.store.write(old_state())
+    assert await world.store.get(Transaction, transaction_id(3, PEER)) is not None
+    await world.store.collect(protocol_before=10, keys_before=10, limit=100)
+    assert await world.store.get(Transaction, transaction_id(3, PEER)) is None
+
+
+# More rows than are remembered ------------------------------------------------------------------------------------
+
+
+async def test_rows_that_are_no_longer_remembered_are_read_and_written_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "REMEMBERED", 1)
+    await world.store.write([*(account(n, posted=n) for n in range(1, 6)), transaction(1)])
+    await world.store.write([Holder(f"{n:011d}", f"h{n}", "Ana", "hash", 1) for n in range(3)])
+    for n in range(1, 6):
+        assert await world.store.get(Account, number(n)) == account(n, posted=n)
+    await world.store.write([*(account(n, posted=10 * n) for n in range(1, 6)), transaction(1, State.COMMITTING)])
+    store = await world.reopen()
+    for n in range(1, 6):
+        assert await store.get(Account, number(n)) == account(n, posted=10 * n)
+    assert await store.get(Transaction, transaction_id(1)) == transaction(1, State.COMMITTING)

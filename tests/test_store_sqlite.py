@@ -1,0 +1,554 @@
+"""What only the embedded engine can get wrong: its files, its schema, its durability on a real and a failing disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distribank.breakages import DurabilityLost, Misconfigured, StoreInUse, StoreUnusable
+from distribank.core.batches import Batch
+from distribank.core.consents import Consent
+from distribank.core.holders import Counter, Holder
+from distribank.core.idempotency import IdempotencyKey
+from distribank.core.ledger import Account, Book, Company, Hold, HoldState
+from distribank.core.protocol import State, Transaction
+from distribank.core.transfer import Order
+from distribank.ports import Queries
+from distribank.store import open_store, sqlite
+from distribank.store.group import KEY_OF, Group, Recent
+from distribank.store.sqlite import SqliteStore
+from distribank.store.sqlite_files import SCHEMA_VERSION
+from distribank.store.sqlite_queries import QUESTIONS, parameters_of
+from distribank.store.sqlite_rows import READ, write_rows
+from tests.disks import FragileDisk
+from tests.stores import (
+    BANK,
+    STAMP,
+    ByHand,
+    OnSqlite,
+    account,
+    deposit,
+    entry,
+    hold,
+    holder,
+    number,
+    transaction,
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> OnSqlite:
+    return OnSqlite(tmp_path)
+
+
+async def made(place: OnSqlite) -> None:
+    """Leave a database behind, closed."""
+    await place.open().close()
+
+
+# Rows and columns -------------------------------------------------------------------------------------------------
+
+whole = st.integers(0, 2**63 - 1)
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+def plausible(kind: type) -> st.SearchStrategy[Any]:
+    """Any rows of *kind* that the schema's checks let pass."""
+    if kind is Account:
+        return st.builds(bounded, st.from_type(Account), whole, whole)
+    if kind is Transaction:
+        return st.builds(told, st.from_type(Transaction), st.none() | st.from_type(Order), whole)
+    return st.from_type(kind).map(BOUNDED.get(kind, lambda row: row))
+
+
+def bounded(any_account: Account, some: int, more: int) -> Account:
+    company = any_account.company
+    return replace(
+        any_account,
+        company=replace(company, account=any_account.number) if company else None,
+        closed_at=None,
+        held=min(some, more),
+        posted=max(some, more),
+    )
+
+
+def told(any_transaction: Transaction, order: Order | None, at: int) -> Transaction:
+    state = any_transaction.state
+    if order is None or state not in STORED:
+        state = State.ABORTED
+    return replace(any_transaction, state=state, order=order, commit_at=at)
+
+
+STORED = (State.PREPARING, State.COMMITTING, State.ENDED, State.PREPARED, State.COMMITTED, State.ABORTED)
+BOUNDED: dict[type, Callable[[Any], Any]] = {
+    Hold: lambda hold: replace(hold, resolved_at=None if hold.state is HoldState.PLACED else hold.change),
+    Consent: lambda consent: replace(consent, max_total=None, max_per_transfer=consent.max_per_transfer + 1),
+}
+
+st.register_type_strategy(int, st.integers(1, 2**63 - 2))
+st.register_type_strategy(str, words)
+
+
+@pytest.mark.parametrize("kind", READ, ids=lambda kind: kind.__name__)
+def test_any_row_is_read_back_equal_whether_it_is_new_or_replaces_another(kind: type) -> None:
+    connection = schema()
+
+    @given(plausible(kind), plausible(kind))
+    def read_back(first: Any, second: Any) -> None:
+        same_key = {name.name: getattr(first, name.name) for name in fields(first) if name.name in KEYS[kind]}
+        if kind is Account and second.company is not None:
+            same_key["company"] = replace(second.company, account=first.number)
+        second = replace(second, **same_key)
+        connection.execute("BEGIN")
+        try:
+            for known, row in ((None, first), (first, second), (None, first)):
+                assert written(connection, kind, row, known) == row
+        finally:
+            connection.execute("ROLLBACK")
+
+    read_back()
+
+
+KEYS: dict[type, tuple[str, ...]] = {
+    Account: ("number",),
+    Batch: ("batch_id",),
+    Book: ("name",),
+    Company: ("cnpj",),
+    Consent: ("consent_id",),
+    Counter: ("name",),
+    Hold: ("account", "transaction"),
+    Holder: ("cpf", "holder_id"),
+    IdempotencyKey: ("owner", "route", "key"),
+    Transaction: ("id", "begun_at", "subjects"),  # the last two never change
+}
+
+
+def schema() -> apsw.Connection:
+    connection = apsw.Connection(":memory:")
+    connection.execute((Path(sqlite.__file__).parent / "schema.sql").read_text())
+    return connection
+
+
+def written(connection: apsw.Connection, kind: type, row: Any, known: Any) -> Any:
+    """*row* as the database has it after writing it, *known* being remembered as durable before."""
+    group, recent = Group(), {kind: Recent() for kind in KEY_OF}
+    name = KEY_OF[kind](row)
+    group.puts[kind][name] = row
+    if known is not None:
+        recent[kind].update({name: known})
+    write_rows(connection, group, recent)
+    sentence, row_of = READ[kind]
+    return row_of(connection.execute(sentence, name if isinstance(name, tuple) else (name,)).fetchall()[0])
+
+
+# The schema's second line of defence ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        account(1, posted=-1),
+        account(1, posted=5, held=6),
+        replace(account(1, posted=5), closed_at=9),
+        Book("position:00000002", 0, -1),
+        transaction(1, State.COMMITTING, commit_at=None),
+        transaction(1, State.COMMITTING, order=None),
+        transaction(1, State.PREPARING, vote_by=2**63),
+    ],
+    ids=["overdraft", "held more than posted", "closed with money", "reserved", "no stamp", "no order", "65 bits"],
+)
+async def test_a_row_that_breaks_a_rule_of_the_ledger_stops_the_bank(place: OnSqlite, row: Any) -> None:
+    store = place.open()
+    with pytest.raises(DurabilityLost):
+        await store.write([row])
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [entry(number(1), 1, 0, 0), entry(number(1), 1, 5, -5), entry(number(7), 1, 5, 5)],
+    ids=["amount of zero", "negative balance", "no such account"],
+)
+async def test_an_entry_that_cannot_be_stops_the_bank(place: OnSqlite, row: Any) -> None:
+    store = place.open()
+    with pytest.raises(DurabilityLost):
+        await store.write([account(1), row])
+    await store.close()
+
+
+async def test_money_can_be_read_in_the_tables_by_anyone_with_sqlite(place: OnSqlite) -> None:
+    store = place.open()
+    await store.write(deposit(account(1), 500))
+    await store.close()
+    reader = sqlite3.connect(place.path)
+    assert reader.execute("SELECT account, amount, balance_after FROM entry").fetchall() == [(number(1), 500, 500)]
+    assert reader.execute("SELECT name, balance FROM book").fetchall() == [("cash", -500)]
+    reader.close()
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_query_is_answered_by_an_index_in_its_own_order(name: str) -> None:
+    key = {"entries_of_account": ("a", "1", "2"), "transactions_of": ("h", "ended")}.get(name, ("x",))
+    if name in ("placed_holds", "unfinished", "unfinished_batches", "books"):
+        key = ()
+    explained = schema().execute("EXPLAIN QUERY PLAN " + QUESTIONS[name].sentence, parameters_of(name, key, (), 10))
+    steps = [str(step[3]) for step in explained]
+    assert not [s for s in steps if "TEMP B-TREE FOR ORDER" in s and "json_group_array" not in s], steps
+    assert not [s for s in steps if s.startswith("SCAN") and "USING" not in s and "json_each" not in s], steps
+
+
+# The files --------------------------------------------------------------------------------------------------------
+
+
+async def test_only_the_owner_can_read_the_files(place: OnSqlite) -> None:
+    store = place.open()
+    await store.write([account(1)])
+    for file in place.path.parent.glob("bank.*"):
+        if not file.name.endswith("-shm"):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    await store.close()
+
+
+async def test_the_writer_asks_the_disk_at_every_commit(place: OnSqlite) -> None:
+    store = place.open()
+    assert isinstance(store, SqliteStore)
+    for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("fullfsync", 1)):
+        assert store._writer.pragma(pragma) == value, pragma
+    await store.close()
+
+
+SERVE = """
+import sys, asyncio
+from pathlib import Path
+from distribank.breakages import StoreInUse
+from distribank.store.sqlite import SqliteStore
+async def main():
+    store = SqliteStore(Path(sys.argv[1]), bank="00000001", marker=Path(sys.argv[2]), now_ms=1)
+    print("serving", flush=True)
+    sys.stdin.read()
+try:
+    asyncio.run(main())
+except StoreInUse as refusal:
+    print(refusal)
+"""
+
+
+def test_a_second_process_on_one_database_is_refused_with_the_reason(place: OnSqlite) -> None:
+    """Pitfall 21."""
+    command = [sys.executable, "-c", SERVE, str(place.path), str(place.marker)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "serving\n"
+        second = subprocess.run(command, input="", capture_output=True, text=True, check=True, timeout=30)
+        assert f"is served by another process (pid {first.pid})" in second.stdout
+        first.send_signal(signal.SIGKILL)
+    third = subprocess.run(command, input="", capture_output=True, text=True, check=True, timeout=30)
+    assert third.stdout == "serving\n"  # the lock went with the process that held it
+
+
+async def test_a_second_store_in_one_process_is_refused_too(place: OnSqlite) -> None:
+    store = place.open()
+    with pytest.raises(StoreInUse):
+        place.open()
+    await store.close()
+    await place.open().close()
+
+
+async def test_a_database_of_a_newer_version_is_refused(place: OnSqlite) -> None:
+    await made(place)
+    newer = sqlite3.connect(place.path)
+    newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    newer.close()
+    with pytest.raises(StoreUnusable, match="written by a newer version"):
+        place.open()
+
+
+async def test_another_banks_database_is_refused(place: OnSqlite) -> None:
+    await made(place)
+    with pytest.raises(StoreUnusable, match="belongs to bank 00000001, not to 00000009"):
+        place.open(bank="00000009")
+
+
+def test_another_programs_database_is_refused(place: OnSqlite) -> None:
+    other = sqlite3.connect(place.path)
+    other.execute("CREATE TABLE song (title)")
+    other.close()
+    with pytest.raises(StoreUnusable, match="another program"):
+        place.open()
+
+
+@pytest.mark.parametrize("junk", [b"not a database at all" * 500, b"SQLite format 3\0" + b"\xff" * 9000])
+def test_a_file_that_is_no_database_is_refused(place: OnSqlite, junk: bytes) -> None:
+    place.path.write_bytes(junk)
+    with pytest.raises(StoreUnusable, match="not a database"):
+        place.open()
+    assert place.path.read_bytes() == junk
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable, match=r"cannot write in .*nowhere"):
+        OnSqlite(tmp_path / "nowhere").open()
+
+
+async def test_a_refused_database_is_let_go_of(place: OnSqlite) -> None:
+    await made(place)
+    with pytest.raises(StoreUnusable):
+        place.open(bank="00000009")
+    await place.open().close()
+
+
+# A lost disk ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_database_of_a_bank_reaches_back_to_the_beginning(place: OnSqlite) -> None:
+    store = place.open(now_ms=77)
+    assert store.reaches_back_to == 0
+    await store.close()
+
+
+async def test_after_a_lost_disk_the_log_reaches_back_no_further_than_now(place: OnSqlite) -> None:
+    first = place.open(now_ms=77)
+    await first.close()
+    place.lose_disk()
+    second = place.open(now_ms=88)
+    assert second.reaches_back_to == 88
+    assert second.incarnation != first.incarnation
+    await second.close()
+    third = place.open(now_ms=99)
+    assert (third.reaches_back_to, third.incarnation) == (88, second.incarnation)
+    await third.close()
+
+
+async def test_an_old_copy_put_back_after_a_lost_disk_is_refused(place: OnSqlite, tmp_path: Path) -> None:
+    await made(place)
+    shutil.copy(place.path, tmp_path / "old copy")
+    place.lose_disk()
+    await made(place)
+    place.lose_disk()
+    shutil.copy(tmp_path / "old copy", place.path)
+    with pytest.raises(StoreUnusable, match="an old copy has forgotten promises"):
+        place.open()
+
+
+async def test_a_lost_marker_is_written_again(place: OnSqlite) -> None:
+    await made(place)
+    place.marker.unlink()
+    await made(place)
+    assert place.marker.exists()
+
+
+# Choosing an engine -----------------------------------------------------------------------------------------------
+
+
+async def test_a_url_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("sqlite:///one.db", f"sqlite:///{tmp_path}/two.db"):
+        await open_store(url, bank=BANK, marker=tmp_path / f"{url[-6:-3]}.marker", now_ms=1).close()
+    assert {"one.db", "two.db"} <= set(os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [("postgresql://bank@db/bank", "SQLite only"), ("bank.db", "sqlite:///path"), ("sqlite:///", "sqlite:///path")],
+)
+def test_another_engine_is_refused_with_what_to_write(tmp_path: Path, url: str, why: str) -> None:
+    with pytest.raises(Misconfigured, match=why):
+        open_store(url, bank=BANK, marker=tmp_path / "marker", now_ms=1)
+
+
+# Flushing for real ------------------------------------------------------------------------------------------------
+
+
+async def test_commits_wait_for_the_disk_in_a_thread_of_their_own(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "bank.db", bank=BANK, marker=tmp_path / "marker", now_ms=1)
+    accounts = [account(n) for n in range(1, 50)]
+    await asyncio.gather(*(store.write(deposit(a, 5)) for a in accounts))
+    counted = await store.recount()
+    assert (counted.customers, counted.findings) == (5 * 49, [])
+    assert store.stats.flushes == 1
+    await store.close()
+
+
+async def test_the_write_ahead_log_stays_bounded(place: OnSqlite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 50)
+    store = place.open()
+    rows = account(1)
+    for _ in range(100):
+        await store.write(deposit(rows, 5))
+        found = await store.get(Account, number(1))
+        assert found is not None
+        rows = found
+    log = place.path.with_name("bank.db-wal")
+    assert log.stat().st_size < 2 * 50 * 4200
+    await store.close()
+    assert not log.exists() or log.stat().st_size == 0
+
+
+async def test_a_recount_reads_one_picture_while_money_moves(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "bank.db", bank=BANK, marker=tmp_path / "marker", now_ms=1)
+    before = account(1)
+    counts = []
+    for _ in range(20):
+        writing = store.write(deposit(before, 5))
+        counts.append(asyncio.ensure_future(store.recount()))
+        await writing
+        found = await store.get(Account, number(1))
+        assert found is not None
+        before = found
+    assert all(counted.findings == [] for counted in await asyncio.gather(*counts))
+    await store.close()
+
+
+# Power cuts and failing disks -------------------------------------------------------------------------------------
+
+DEPOSITS = 12
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank's directory with one account, as it is copied for each run."""
+    directory = tmp_path_factory.mktemp("template")
+
+    async def make() -> None:
+        store = OnSqlite(directory).open()
+        await store.write([account(1), holder(1)])
+        await store.close()
+
+    asyncio.run(make())
+    return directory
+
+
+async def pay_in(store: SqliteStore, acknowledged: list[int]) -> None:
+    """Deposit one centavo at a time, two in a group, and note what the balance was when a flush was acknowledged."""
+    for _ in range(DEPOSITS):
+        writes = []
+        for _ in range(2):
+            before = await store.get(Account, number(1))
+            assert before is not None
+            writes.append(store.write(deposit(before, 1)))
+        await asyncio.gather(*writes)
+        acknowledged[0] += 2
+
+
+async def run_on(disk: FragileDisk, directory: Path, *, synchronous: str | None = None) -> int:
+    """Deposits until *disk* fails (or all are done); how many centavos were acknowledged."""
+    store = SqliteStore(
+        directory / "bank.db",
+        bank=BANK,
+        marker=directory / "bank.marker",
+        now_ms=1,
+        executor=ByHand(OnSqlite(directory)),
+        vfs=disk.disk_name,
+    )
+    if synchronous is not None:
+        store._writer.pragma("synchronous", synchronous)
+    disk.armed = True
+    acknowledged = [0]
+    try:
+        await pay_in(store, acknowledged)
+        await store.close()
+    except (DurabilityLost, apsw.Error):
+        with pytest.MonkeyPatch.context() as quiet:  # the process is gone: nothing is closed in good order
+            quiet.setattr(store, "_broken", DurabilityLost("gone"))
+            await store.close()
+    return acknowledged[0]
+
+
+async def balance_after(directory: Path) -> int:
+    """What the next process finds: sound books, and this much on the account."""
+    store = OnSqlite(directory).open()
+    counted = await store.recount()
+    assert counted.findings == []
+    assert counted.customers == counted.entries
+    await store.close()
+    return counted.customers
+
+
+def copy_of(template: Path, to: Path) -> Path:
+    to.mkdir()
+    for name in ("bank.db", "bank.marker"):
+        shutil.copy(template / name, to / name)
+    return to
+
+
+async def cut(template: Path, tmp_path: Path, seed: int, synchronous: str | None = None) -> tuple[int, int]:
+    """One power cut at a random operation: what had been acknowledged, and what is found afterwards."""
+    chance = Random(seed)  # noqa: S311
+    disk = FragileDisk(f"cut-{seed}-{synchronous}", cut_at=chance.randrange(1, 160))
+    running = copy_of(template, tmp_path / f"before-{seed}")
+    acknowledged = await run_on(disk, running, synchronous=synchronous)
+    after = copy_of(template, tmp_path / f"after-{seed}")
+    disk.survivors(after, chance)
+    disk.unregister()
+    return acknowledged, await balance_after(after)
+
+
+async def test_a_power_cut_loses_nothing_that_was_acknowledged(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)  # so that checkpoints are cut, too
+    for seed in range(200):
+        acknowledged, found = await cut(template, tmp_path, seed)
+        assert found in (acknowledged, acknowledged + 2), f"seed {seed}: {acknowledged} acknowledged, {found} found"
+
+
+async def test_the_power_cut_test_would_notice_commits_that_do_not_wait_for_the_disk(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)
+    runs = [await cut(template, tmp_path, seed, synchronous="NORMAL") for seed in range(20)]
+    assert any(found < acknowledged for acknowledged, found in runs)
+
+
+async def test_whichever_operation_on_the_disk_fails_the_bank_stops_and_restarts_clean(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails once and then works again: nothing may be retried as though nothing had happened (pitfall 26)."""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)
+    n = 0
+    while True:
+        n += 1
+        disk = FragileDisk(f"error-{n}", cut_at=n, once=True)
+        directory = copy_of(template, tmp_path / f"error-{n}")
+        acknowledged = await run_on(disk, directory)
+        disk.unregister()
+        found = await balance_after(directory)
+        assert found in (acknowledged, acknowledged + 2), f"operation {n}: {acknowledged} acknowledged, {found} found"
+        if not disk.failed:
+            break
+    assert acknowledged == 2 * DEPOSITS
+    assert n > 50
+
+
+async def test_a_hold_placed_twice_on_one_change_stops_the_bank(place: OnSqlite) -> None:
+    store = place.open()
+    await store.write([account(1, posted=200), hold(number(1), "t-1", 1)])
+    with pytest.raises(DurabilityLost):
+        await store.write([hold(number(1), "t-2", 1)])
+    await store.close()
+
+
+async def test_the_last_stamp_is_found_without_looking_for_it(place: OnSqlite) -> None:
+    store = place.open()
+    await store.write(deposit(account(1), 5))
+    assert await store.find(Queries.ENTRIES_SINCE, number(1)) == [entry(number(1), 1, 5, 5)]
+    await store.close()
+    reader = sqlite3.connect(place.path)
+    assert reader.execute("SELECT last_stamp FROM meta").fetchall() == [(STAMP + 1,)]
+    reader.close()
