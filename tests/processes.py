@@ -1,7 +1,8 @@
 """Real banks for tests: a network of bank processes on free ports, in a directory of the test's own.
 
 ``network_of`` is the fixture's inside, for tests that choose how many banks, or run another program in a bank's place;
-the fixture ``network`` gives three. All banks are gone behind the test, and their logs are printed if it failed.
+the fixture ``network`` gives three. All banks are gone behind the test; if it failed inside ``network_of``, their last
+words are printed, and the logs stay in the test's directory.
 
     async def test_a_bank_returns(network):
         a, b = network[0], network[1]
@@ -12,9 +13,12 @@ the fixture ``network`` gives three. All banks are gone behind the test, and the
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest_asyncio
@@ -65,6 +69,23 @@ async def network(tmp_path: Path) -> AsyncIterator[list[RealBank]]:
     """Three real banks."""
     async with network_of(tmp_path / "network", 3) as banks:
         yield banks
+
+
+@contextmanager
+def command(*arguments: str, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``distribank`` with *arguments*, running inside the block, what it says going to *out*; killed behind it."""
+    with out.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distribank", *arguments],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **CHEAP, "NO_COLOR": "1"},
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str, within: float = 15.0) -> float:

@@ -11,8 +11,7 @@ import pytest
 
 from distribank.breakages import Unreachable
 from distribank.core.clock import stamp_at
-from distribank.core.protocol import Acknowledged, Answer, Fate, Message, No, Outcome, Refused, Violation, Yes
-from distribank.core.refusals import Code
+from distribank.core.protocol import Acknowledged, Answer, Fate, Message, Outcome, Refused, Violation, Yes
 from distribank.peers import line, wire
 from distribank.peers.client import PROBE, HttpPeers
 from distribank.ports import PeerStatus

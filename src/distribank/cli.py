@@ -102,7 +102,9 @@ def demo(
         Path | None, typer.Option("--data-dir", help="Keep the banks' data here, a new directory; else it is deleted.")
     ] = None,
     base_port: BasePort = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the claims as JSON; the story goes to stderr.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the claims as JSON; the story goes to stderr.")
+    ] = False,
 ) -> None:
     """Tell the whole story on four real banks, checking every claim; exit status 0 only if all of them held."""
     from distribank.demo import run

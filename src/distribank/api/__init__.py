@@ -5,7 +5,8 @@
 ``routes``    how a request reaches an endpoint: authority first, then strict JSON, then the model.
 ``problems``  every answer that is a no, as RFC 9457 documents; one table maps codes to HTTP statuses.
 ``holders``, ``accounts``, ``statements``, ``events``, ``transfers``, ``batches``, ``consents``, ``network``,
-``operator``  the endpoints; ``orders`` and ``answers`` are their bodies as models, ``views`` fills the answers.
+``operator``  the endpoints; ``orders`` and ``answers`` are their bodies as models, ``views`` fills the answers and
+              ``answering`` sends them, with times as ``times`` writes them.
 ``headers``, ``paging``  what travels beside a body. ``tokens``, ``passwords``, ``throttle``: who may come in.
 ``docs``      the OpenAPI description, and its page without internet access.
 ``interbank`` the routes for other banks.

@@ -144,12 +144,11 @@ def no_such_account() -> Problem:
 async def _cash(request: Request, account: str, kind: EntryKind, order: CashOrder) -> Response:
     key = headers.idempotency_key(request)
     fingerprint = hashlib.sha256(f"{kind} {account} {order.amount}".encode()).hexdigest()
-    result = await bank_of(request).custody.cash(
-        holder_of(request).holder_id, account, kind, order.amount, key, fingerprint
-    )
+    bank = bank_of(request)
+    result = await bank.custody.cash(holder_of(request).holder_id, account, kind, order.amount, key, fingerprint)
     if result is None:
         raise no_such_account()
     if result.refusal is not None:
         raise refused(result.refusal, replayed=result.replayed)
     assert result.entry is not None, "cash that was not refused has an entry"
-    return answer(views.entry(result.entry), 201, REPLAYED if result.replayed else None)
+    return answer(views.entry(result.entry, bank.code), 201, REPLAYED if result.replayed else None)

@@ -5,10 +5,12 @@ Plain ASGI, because it stands in the way of every request.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from typing import Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distribank.api.edge import Edge
@@ -70,6 +72,12 @@ class Boundary:
         # traceback at the client's.
         try:
             await self._app(scope, _Counting(receive, limit), watched_send)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:
+            if answered:
+                raise
+            await _cut_short().response(path)(scope, receive, send)
         except Exception as bug:
             _log(scope, bug)
             if answered:
@@ -102,6 +110,11 @@ def _announced(scope: Scope) -> int:
         if name == b"content-length":
             return int(value) if value.isdigit() and len(value) < 20 else MAX_LARGE_BODY + 1
     return 0
+
+
+def _cut_short() -> Problem:
+    """What a client hears whose request was given up because the bank stops. What it ordered goes on without it."""
+    return Problem("outcome_unknown", "this bank is stopping; ask again in a moment, with the same idempotency key")
 
 
 def _too_large(limit: int) -> Problem:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Final
 
 from fastapi import Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
 
 from distribank.api import headers, views
 from distribank.api.accounts import NOT_THEIRS, AccountPath, no_such_account
@@ -17,19 +17,18 @@ from distribank.api.answers import Json
 from distribank.api.docs import problems
 from distribank.api.edge import Edge, edge_of, holder_of, identity_of
 from distribank.api.routes import HolderRoute, router
-from distribank.bank.reading import Change
 from distribank.core.ledger import Account, Entry, Hold
 
 events = router("Accounts", HolderRoute)
 KEEP_ALIVE: Final = 15.0
-"""Seconds of silence after which a comment is sent, so that nobody in between takes the stream for dead."""
+"""Seconds between comments, so that nobody in between takes a silent stream for dead."""
 
 RECONNECT_MS: Final = 1_000
 
 
 @events.get(
     "/v1/accounts/{account}/events",
-    response_class=StreamingResponse,
+    response_class=Response,
     responses={
         200: {
             "description": "`balance` (the whole balance, at once and after each change), `entry`, `hold`",
@@ -46,57 +45,65 @@ async def watch(request: Request, account: AccountPath) -> Response:
     if await edge.bank.custody.account_for(holder_of(request).holder_id, account) is None:
         raise no_such_account()
     seconds = (identity_of(request).expires_at - edge.wall_ms()) / 1000
-    return StreamingResponse(
-        _stream(edge, account, headers.last_event_id(request), seconds),
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        media_type="text/event-stream",
-    )
+    return EventStream(edge, account, headers.last_event_id(request), seconds)
 
 
-async def _stream(edge: Edge, account: str, after: int | None, seconds: float) -> AsyncIterator[bytes]:
-    """The events as bytes, until *seconds* have passed, the bank stops or the client goes.
+class EventStream(Response):
+    """The events of *account* behind change number *after*, for *seconds*, or until the client goes or the bank stops.
 
     An event's id is the number of the last change told. A balance alone never moves it past an entry not yet sent.
     """
-    yield f"retry: {RECONNECT_MS}\n\n".encode()
-    told = after
-    async for change in _until_the_end(edge, account, after, seconds):
-        if change is None:
-            yield KEEPALIVE_COMMENT
-            continue
-        number, kind, row = change
-        if kind != "balance" or told is None:
-            told = number
-        yield format_sse_event(event=kind, id=str(told), data_str=to_json(_view(row)).decode())
+
+    media_type = "text/event-stream"
+
+    def __init__(self, edge: Edge, account: str, after: int | None, seconds: float) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._edge = edge
+        self._account = account
+        self._after = after
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(_keep_alive(send))
+            ends = (
+                group.create_task(self._tell(send)),
+                group.create_task(_client_gone(receive)),
+                group.create_task(self._edge.stopping.wait()),
+            )
+            await asyncio.wait(ends, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+            for task in (keeping, *ends):
+                task.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _tell(self, send: Send) -> None:
+        await _send_part(send, f"retry: {RECONNECT_MS}\n\n".encode())
+        bank, told = self._edge.bank, self._after
+        async for number, kind, row in bank.reading.watch(self._account, self._after):
+            if kind != "balance" or told is None:
+                told = number
+            data = to_json(_view(row, bank.code)).decode()
+            await _send_part(send, format_sse_event(event=kind, id=str(told), data_str=data))
 
 
-async def _until_the_end(edge: Edge, account: str, after: int | None, seconds: float) -> AsyncIterator[Change | None]:
-    """Changes as they come, ``None`` after a silence; the watching is over when this is."""
-    changes = edge.bank.reading.watch(account, after)
-    stopping = asyncio.ensure_future(edge.stopping.wait())
-    coming: asyncio.Future[Change] | None = None
-    deadline = asyncio.get_running_loop().time() + seconds
-    try:
-        while not stopping.done() and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            coming = coming or asyncio.ensure_future(anext(changes))
-            await asyncio.wait((coming, stopping), timeout=min(left, KEEP_ALIVE), return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                if not stopping.done():
-                    yield None
-                continue
-            change, coming = coming, None
-            try:
-                yield change.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        stopping.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.wait((coming,))
+async def _keep_alive(send: Send) -> None:
+    while True:
+        await asyncio.sleep(KEEP_ALIVE)
+        await _send_part(send, KEEPALIVE_COMMENT)
 
 
-def _view(row: Account | Entry | Hold) -> Json:
+async def _client_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send_part(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def _view(row: Account | Entry | Hold, bank: str) -> Json:
     if isinstance(row, Account):
         return views.balance(row)
-    return views.entry(row) if isinstance(row, Entry) else views.hold(row)
+    return views.entry(row, bank) if isinstance(row, Entry) else views.hold(row)

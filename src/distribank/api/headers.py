@@ -29,7 +29,7 @@ IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "required": True,
     "description": "1 to 255 visible characters, quoted or bare, made anew for each order; send the same again to "
     "repeat a request safely. Kept for 90 days.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "schema": {"type": "string", "pattern": r'^([!#-~][!-~]{0,254}|"[!#-\[\]-~]{1,255}")$'},
     "example": "2f1c0f0e-7d5b-4c39-8d54-3f6f0c2b9a11",
 }
 PREFER: Final[dict[str, Any]] = {

@@ -73,7 +73,7 @@ async def statement(
         name = {"Content-Disposition": f'attachment; filename="statement-{account}.csv"'}
         return StreamingResponse(_file(bank, account, period, first), headers=name, media_type="text/csv")
     rows = await bank.reading.statement(account, *period, limit + 1, after(cursor, int))
-    return answer(page(rows, limit, lambda row: views.entry(*row), lambda row: (row[0].change,)))
+    return answer(page(rows, limit, lambda row: views.entry(row[0], bank.code, row[1]), lambda row: (row[0].change,)))
 
 
 def _bound(name: str, text: str | None, *, end: bool) -> int | None:
@@ -93,7 +93,7 @@ async def _file(
     yield _line(COLUMNS)
     while rows:
         for entry, transaction in rows:
-            yield _line(_cells(views.entry(entry, transaction)))
+            yield _line(_cells(views.entry(entry, bank.code, transaction)))
         rows = await bank.reading.statement(account, *period, MAX_LIMIT, (rows[-1][0].change,))
 
 

@@ -108,8 +108,8 @@ def hold(row: Hold) -> Json:
     return view
 
 
-def entry(row: Entry, transaction: Transaction | None = None) -> Json:
-    """One line of a statement; *transaction* is the transfer that posted it."""
+def entry(row: Entry, bank: str, transaction: Transaction | None = None) -> Json:
+    """One line of a statement of this *bank*; *transaction* is the transfer that posted it."""
     view: Json = {
         "entry_id": f"{row.account}.{row.change}",
         "posted_at": format_ms(row.posted_at),
@@ -121,7 +121,7 @@ def entry(row: Entry, transaction: Transaction | None = None) -> Json:
     if row.kind in (EntryKind.TRANSFER, EntryKind.RETURN):
         view["transfer_id"] = row.operation
     if transaction is not None:
-        own = {leg.number for leg in _legs(transaction) if leg.account == row.account}
+        own = {leg.number for leg in _legs(transaction) if (leg.bank, leg.account) == (bank, row.account)}
         view["counterparties"] = _counterparties(transaction, own)
         if transaction.order is not None and transaction.order.description is not None:
             view["description"] = transaction.order.description

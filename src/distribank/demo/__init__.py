@@ -20,7 +20,8 @@ from rich.markup import escape
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.demo.claims import Claims
-from distribank.demo.story import Stage, tell
+from distribank.demo.stage import Stage
+from distribank.demo.story import tell
 from distribank.network.processes import BankProcess, start_all, stop_all
 from distribank.network.showing import cancel_on_signals, console, make_network, waiting
 from distribank.network.speaking import client_of

@@ -95,7 +95,7 @@ class BankProcess:
             )
 
     async def wait_ready(self, within: float = START_SECONDS) -> float:
-        """Return once the bank is ready, with the seconds since its start; ``Breakage`` if it ends or takes too long."""
+        """Return once the bank is ready: seconds since its start. ``Breakage`` if it ends first, or takes too long."""
         async with httpx.AsyncClient(base_url=self.bank.url, trust_env=False, timeout=2.0) as probe:
             while not await _says_ready(probe):
                 took = time.monotonic() - self.started_at
@@ -129,7 +129,7 @@ class BankProcess:
         """SIGTERM, then SIGKILL after *within* seconds; the exit status, ``None`` if it never ran."""
         self.terminate()
         give_up = time.monotonic() + within
-        while self.pid is not None and time.monotonic() < give_up:
+        while self.pid is not None and time.monotonic() < give_up:  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(POLL_SECONDS)
         self.kill()
         self._close_pipe()
@@ -228,4 +228,3 @@ async def _says_ready(probe: httpx.AsyncClient) -> bool:
         return (await probe.get("/readyz")).status_code == 200
     except httpx.HTTPError:
         return False
-

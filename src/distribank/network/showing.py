@@ -11,12 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
 import httpx
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -85,7 +85,8 @@ async def _up(console: Console, data_dir: Path, banks: int, base_port: int | Non
     try:
         with waiting(console, f"starting {len(processes)} banks"):
             await start_all(processes)
-        await _watch(console, data_dir, processes)
+        console.print(_what_next(data_dir, processes), markup=False)
+        await _watch(console, processes)
     except asyncio.CancelledError:
         console.print(f"stopping; the banks' data are in {data_dir}")
     finally:
@@ -93,35 +94,19 @@ async def _up(console: Console, data_dir: Path, banks: int, base_port: int | Non
     return 0
 
 
-async def _watch(console: Console, data_dir: Path, processes: list[BankProcess]) -> None:
-    """Show the banks until cancelled."""
-    if not console.is_terminal:
-        return await _watch_in_lines(console, data_dir, processes)
+async def _watch(console: Console, processes: list[BankProcess]) -> None:
+    """Show the banks until cancelled: a live table in a terminal; elsewhere a line at each change."""
+    seen: list[str] = [""] * len(processes)
     async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe:
-        with Live(console=console, auto_refresh=False) as live:
+        with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
             while True:
-                states = await _states(probe, processes)
-                live.update(Group(_table(processes, states), _what_next(data_dir, processes)), refresh=True)
+                states = list(await asyncio.gather(*(_state(probe, process) for process in processes)))
+                if live is not None:
+                    live.update(_table(processes, states), refresh=True)
+                else:
+                    _print_changes(console, processes, seen, states)
+                seen = states
                 await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _watch_in_lines(console: Console, data_dir: Path, processes: list[BankProcess]) -> None:
-    seen: dict[str, str] = {}
-    async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe:
-        while True:
-            for process, state in zip(processes, await _states(probe, processes), strict=True):
-                bank = process.bank
-                if seen.get(bank.code) != state:
-                    pid = f"pid {process.pid}" if process.pid else ""
-                    console.print(f"{bank.code}  {bank.name:<12}  {state:<10}  {pid:<12}  {bank.url}/docs")
-            if not seen:
-                console.print(_what_next(data_dir, processes))
-            seen = dict(zip([p.bank.code for p in processes], await _states(probe, processes), strict=True))
-            await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _states(probe: httpx.AsyncClient, processes: list[BankProcess]) -> list[str]:
-    return list(await asyncio.gather(*(_state(probe, process) for process in processes)))
 
 
 async def _state(probe: httpx.AsyncClient, process: BankProcess) -> str:
@@ -146,12 +131,19 @@ def _table(processes: list[BankProcess], states: list[str]) -> Table:
     return table
 
 
-def _what_next(data_dir: Path, processes: list[BankProcess]) -> Text:
+def _print_changes(console: Console, processes: list[BankProcess], seen: list[str], states: list[str]) -> None:
+    for process, before, state in zip(processes, seen, states, strict=True):
+        if state != before:
+            pid = f"pid {process.pid}" if process.pid else ""
+            console.print(
+                f"{process.bank.code}  {process.bank.name:<12}  {state:<10} {pid:<12} {process.bank.url}/docs"
+            )
+
+
+def _what_next(data_dir: Path, processes: list[BankProcess]) -> str:
     """The exact next command, and how to end."""
     bank = processes[0].bank
-    command = (
-        f"curl -s {bank.url}/v1/holders -H 'Content-Type: application/json' "
-        '-d \'{"name": "Maria da Silva", "cpf": "529.982.247-25", "password": "correct horse"}\''
-    )
-    secrets = f"The operator's password of each bank is in {data_dir}/<bank>/bank.env."
-    return Text(f"\nRegister a first holder, in another terminal:\n  {command}\n{secrets} Ctrl-C stops all banks.")
+    person = '{"name": "Maria da Silva", "cpf": "529.982.247-25", "password": "correct-horse-battery"}'
+    command = f"curl -s {bank.url}/v1/holders -H 'Content-Type: application/json' -d '{person}'"
+    secrets = f"The operator's password of each bank is in {data_dir}/<bank>/bank.env. Ctrl-C stops all banks."
+    return f"Register a first holder, in another terminal:\n\n  {command}\n\n{secrets}\n"

@@ -65,8 +65,9 @@ class AccountRef:
 class BankClient:
     """One bank's public address, as anyone may speak to it. Close it, or use it as an async context manager."""
 
-    def __init__(self, code: str, url: str, operator_password: str = "") -> None:
+    def __init__(self, code: str, url: str, operator_password: str = "", name: str = "") -> None:
         self.code = code
+        self.name = name or code
         self.url = url
         self._operator_password = operator_password
         self._operator: Session | None = None
@@ -218,11 +219,11 @@ class Session:
 
 def centavos(amount: str) -> int:
     """A balance or a position, which may be zero or negative, in centavos."""
-    whole, point, fraction = amount.partition(".")
-    assert point and len(fraction) == 2, f"{amount!r} is not an amount"
+    whole, _point, fraction = amount.partition(".")
+    assert len(fraction) == 2, f"{amount!r} is not an amount"
     return int(whole + fraction)
 
 
 def client_of(bank: LocalBank) -> BankClient:
     """A client for a bank of a data directory, its operator included."""
-    return BankClient(bank.code, bank.url, bank.operator_password)
+    return BankClient(bank.code, bank.url, bank.operator_password, bank.name)

@@ -1,0 +1,62 @@
+# `make demo` and `make test` do all their set-up themselves. They need python3 (3.11 to 3.13), make, and nothing else.
+# PYTHON=… chooses another interpreter, ARGS=… is passed on to the command.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check lint types format constraints clean
+
+help:  ## Say what can be made.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(VENV)/.installed  ## Tell the whole story on four real banks.
+	@$(RUN) distribank demo $(ARGS)
+
+up: $(VENV)/.installed  ## Run four banks until Ctrl-C.
+	@$(RUN) distribank up $(ARGS)
+
+test: $(VENV)/.installed-dev  ## Run the tests.
+	@$(RUN) pytest $(ARGS)
+
+check: lint types  ## Run what else has to pass: lint, types.
+
+lint: $(VENV)/.installed-dev  ## Look for mistakes and for formatting.
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+
+types: $(VENV)/.installed-dev  ## Check the types, strictly.
+	@$(RUN) mypy
+
+format: $(VENV)/.installed-dev  ## Format the code.
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+constraints:  ## Make constraints.txt anew, with the newest versions; needs uv.
+	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## Remove the environment and what tools have left behind. Banks' data stay.
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find src tests examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the banks need, into $(VENV) …"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the banks and their tests need, into $(VENV) …"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "DistriBank needs Python 3.11 or newer; python3 here is" \
+		"$$(python3 --version 2>&1). Say which to use: make PYTHON=/path/to/python3.12 …" >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python has no venv:" \
+		"on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
