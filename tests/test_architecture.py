@@ -183,16 +183,14 @@ def only_passes_on(handler: ast.ExceptHandler) -> bool:
 
 
 def test_a_broad_except_stands_in_two_places_only() -> None:
-    """The boundary of work that must not stop others, and the recovery sweep; tidying up and passing on is neither."""
+    """The boundary of requests, and that of what no request waits for; tidying up and passing on is neither."""
     found = [
         f"{name_of(path)}:{node.lineno}"
         for path in FILES
         for node in ast.walk(TREES[path])
         if isinstance(node, ast.ExceptHandler) and is_broad(node) and not only_passes_on(node)
     ]
-    allowed = ("recovery.py", "bank/tasks.py", "api/")
-    assert not [place for place in found if not place.startswith(allowed)]
-    assert len(found) <= 2, found
+    assert [place.partition(":")[0] for place in sorted(found)] == ["api/boundary.py", "bank/tasks.py"]
 
 
 def task_groups(tree: ast.AST) -> set[str]:
@@ -207,6 +205,7 @@ def task_groups(tree: ast.AST) -> set[str]:
 
 
 def test_every_task_has_a_parent() -> None:
+    """The memory store's gate is a flush of the tests: the group commit that began it hears its end."""
     wrong = []
     for path in FILES:
         parents = task_groups(TREES[path]) | {"group", "_group"}
@@ -215,7 +214,8 @@ def test_every_task_has_a_parent() -> None:
             for call, receiver, function in calls_of(TREES[path])
             if function == "ensure_future" or (function == "create_task" and receiver not in parents)
         ]
-    assert not wrong
+    assert [place for place in wrong if not place.startswith("store/memory.py")] == []
+    assert len(wrong) <= 1
 
 
 def is_assembled(node: ast.expr, assembled: set[str]) -> bool:

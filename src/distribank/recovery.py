@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from distribank.bank import Bank
@@ -106,12 +107,12 @@ class Recovery:
             await self._pause()
 
     async def inquire_now(self, transaction: str) -> None:
-        """An operator does not want to wait for the next attempt."""
+        """An operator does not want to wait for the next attempt. What is being driven, or asked about, is left alone."""
         known = await self._bank.store.get(Transaction, transaction)
         if known is not None:
             self.watch(known, 0)
             due = self._due[known.id]
-            if not due.running:
+            if self._is_free(known.id, due):
                 self._begin(due)
                 await self._take_up(known.id, due)
 
@@ -144,13 +145,17 @@ class Recovery:
             if self._running >= AT_ONCE:
                 self._backlog = True
                 return
-            if due.running or due.at > now or self._bank.coordinating.drives(transaction):
+            if due.at > now or not self._is_free(transaction, due):
                 continue
             self._begin(due)
             self._bank.tasks.start(self._take_up(transaction, due), f"recover {transaction}")
 
+    def _is_free(self, transaction: str, due: _Due) -> bool:
+        """A transaction has one driver at a time: to take up what a live task drives would decide it twice."""
+        return not due.running and not self._bank.coordinating.drives(transaction)
+
     def _begin(self, due: _Due) -> None:
-        due.running = True
+        due.running, due.at = True, inf
         self._running += 1
 
     async def _take_up(self, transaction: str, due: _Due) -> None:
@@ -165,10 +170,10 @@ class Recovery:
             due.running = False
             due.attempts += 1
             delay = min(FIRST_RETRY * 2 ** min(due.attempts, 10), LAST_RETRY) * self._bank.rhythm.jitter()
-            due.at = asyncio.get_running_loop().time() + delay
+            due.at = min(due.at, asyncio.get_running_loop().time() + delay)  # sooner if a peer returned meanwhile
             if self._backlog and self._running < AT_ONCE // 2:
                 self._wake.set()
-            if finished:
+            if finished or self._due.get(transaction) is not due:  # settled meanwhile, by a decision that arrived
                 self.settled(transaction)
 
     async def _attempt(self, transaction: str) -> bool:

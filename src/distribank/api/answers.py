@@ -261,7 +261,8 @@ class DoubtLeg(Answer):
 class InDoubt(Answer):
     """A transaction that is not finished at this bank."""
 
-    transfer_id: str
+    transaction: str = Field(description="The transaction's id between banks.")
+    transfer_id: str = Field(description="The same, under the name that holders know it by.")
     role: Literal["coordinator", "participant"]
     status: TransferStatus
     in_doubt: bool

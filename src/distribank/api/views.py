@@ -297,7 +297,7 @@ def _peer(view: PeerView) -> Json:
         "url": view.url,
         "status": view.status.value,
         "since": format_ms(view.since),
-        "rtt_ms": view.rtt_ms,
+        "rtt_ms": None if view.rtt_ms is None else round(view.rtt_ms, 1),
         "last_error": view.last_error,
     }
 
@@ -311,6 +311,7 @@ def in_doubt(doubt: InDoubt) -> Json:
     elif row.decided_at is not None:
         since = row.decided_at
     return {
+        "transaction": row.id,
         "transfer_id": row.id,
         "role": row.role.value,
         "status": STATUS[row.state],

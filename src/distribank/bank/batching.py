@@ -26,6 +26,9 @@ from distribank.ports import Queries
 CONCURRENT_TRANSFERS: Final = 256
 """How many transfers of one concurrent batch are under way at once."""
 
+PAGE: Final = 100
+"""How many unfinished batches are read at once."""
+
 NOT_RUN: Final = Refusal(Code.NOT_RUN, "an earlier transfer of this batch failed")
 
 ItemResult = Transaction | Refusal | None
@@ -73,7 +76,7 @@ class Batching:
                 now = self._rhythm.wall_ms()
                 batch = Batch(self._rhythm.unique(), holder.holder_id, mode, on_failure, tuple(items), now)
                 self._rhythm.write([batch, key.names(batch.batch_id, now)])
-                self._start(batch, holder)
+            self._start(batch, holder)
         await self._store.flushed()
         running = self._running.get(batch.batch_id)
         if running is not None:
@@ -87,13 +90,17 @@ class Batching:
 
     async def resume(self) -> None:
         """Take up every batch that was not finished when the bank stopped."""
-        for batch in await self._store.find(Queries.UNFINISHED_BATCHES):
-            holders = await self._store.find(Queries.HOLDER_BY_ID, batch.holder_id)
-            assert holders, f"batch {batch.batch_id} belongs to nobody"
-            self._start(batch, holders[0])
+        after: tuple[int | str, ...] = ()
+        while page := await self._store.find(Queries.UNFINISHED_BATCHES, limit=PAGE, after=after):
+            after = (page[-1].batch_id,)
+            for batch in page:
+                holders = await self._store.find(Queries.HOLDER_BY_ID, batch.holder_id)
+                assert holders, f"batch {batch.batch_id} belongs to nobody"
+                self._start(batch, holders[0])
 
     def _start(self, batch: Batch, holder: Holder) -> None:
-        if batch.batch_id not in self._running:
+        """Run what is not done of *batch*, unless it is finished or runs already."""
+        if batch.finished_at is None and batch.batch_id not in self._running:
             self._running[batch.batch_id] = asyncio.get_running_loop().create_future()
             self._tasks.start(self._run(batch, holder), f"batch {batch.batch_id}")
 
@@ -138,26 +145,20 @@ class Batching:
     async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
         batch = await self._store.get(Batch, batch_id)
         assert batch is not None, f"batch {batch_id} vanished"
-        stopped = False
-        results: list[ItemResult] = []
-        for index, item in enumerate(batch.items):
-            result = NOT_RUN if stopped else await self._item_result(batch, index, item)
-            stopped = stopped or (
-                batch.mode is Mode.SEQUENTIAL
-                and batch.on_failure is OnFailure.STOP
-                and result is not None
-                and not _succeeded(result)
-            )
-            results.append(result)
+        results = [await self._item_result(batch, index, item) for index, item in enumerate(batch.items)]
         await self._store.flushed()
         return BatchResult(batch, results, replayed)
 
     async def _item_result(self, batch: Batch, index: int, item: BatchItem) -> ItemResult:
+        """What this item's key names, unless a crash interrupted it: then it has yet to run, under another id."""
         refusal = check_legs(item.legs)
         if refusal is not None:
             return refusal
         key = await self._store.get(IdempotencyKey, batch.holder_id, item_route(batch.batch_id), str(index))
-        return await self._store.get(Transaction, key.subject) if key is not None else None
+        known = await self._store.get(Transaction, key.subject) if key is not None else None
+        if known is not None and judge(key, "", known.because) is not Retry.NEW:
+            return known
+        return NOT_RUN if batch.finished_at is not None else None
 
 
 def _succeeded(result: ItemResult) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
@@ -68,9 +68,9 @@ class KeyName:
     def lock(self) -> str:
         return f"key:{self.owner}:{self.route}:{self.key}"
 
-    def names(self, subject: str, now_ms: int, *, answered: bool = False) -> IdempotencyKey:
+    def names(self, subject: str, now_ms: int) -> IdempotencyKey:
         """The row that makes *subject* what this key did."""
-        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms, answered)
+        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms)
 
 
 @dataclass(slots=True)
@@ -116,9 +116,9 @@ class Coordinating:
         on. What is returned survives a crash: decided, or begun and durably found again under its key.
         """
         known, drive, replayed = await self._begin(holder, legs, description, key)
-        if drive is not None:
-            if await self._answerable(drive, wait):
-                return TransferResult(drive.transaction)
+        if drive is not None and await self._answerable(drive, wait):
+            return TransferResult(drive.transaction)
+        if known.state is State.PREPARING:
             await self._promise_to_find(known, key)
         return TransferResult(await self._durable(known.id), replayed)
 
@@ -233,10 +233,11 @@ class Coordinating:
         return True
 
     async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
-        """A 202 is a promise: from here on this key finds this transfer, crash or not."""
+        """A 202 is a promise: once this is durable the key finds this transfer, crash or not."""
         async with self._rhythm.exclusive([key.lock]):
-            durable = self._rhythm.write([key.names(known.id, self._rhythm.wall_ms(), answered=True)])
-        await durable
+            named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
+            if named is not None and named.subject == known.id and not named.answered:
+                self._rhythm.write([replace(named, answered=True)])
 
     # One transaction is driven
 
@@ -295,15 +296,13 @@ class Coordinating:
             state = coordinator.state_of(known, known.id, self._store.incarnation)
             step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote))
             assert step.transaction is not None
-            if step.transaction.state is State.PREPARING:
-                drive.transaction = step.transaction
-                return step
             if step.transaction.commit_at is not None:
                 self._rhythm.merge_commit(step.transaction.commit_at)
-            durable = self._rhythm.persist(step)
+            self._rhythm.persist(step)
             drive.transaction = step.transaction
-        await durable
-        self._count(step.transaction)
+        if step.transaction.state is not State.PREPARING:
+            await self._store.flushed()
+            self._count(step.transaction)
         return step
 
     async def _announce(self, drive: Drive, step: Step) -> None:
@@ -368,12 +367,10 @@ class Coordinating:
             ledger = await self._rhythm.ledger(accounts, transaction)
             state = coordinator.state_of(known, transaction, self._store.incarnation)
             step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, bank=bank, at=at))
-            if not step.changes:
-                return step
-            if at:
-                self._rhythm.merge_commit(at)
-            durable = self._rhythm.persist(step)
-        await durable
+            if step.transaction is not None and step.transaction.commit_at is not None:
+                self._rhythm.merge_commit(step.transaction.commit_at)
+            self._rhythm.persist(step)
+        await self._store.flushed()  # what this sends may rest on a decision that is still being forced
         return step
 
     async def inquired(self, sender: str, inquiry: Inquire) -> Answer:

@@ -26,7 +26,6 @@ from distribank.core.protocol import (
     Outcome,
     Prepare,
     Refused,
-    Role,
     State,
     Step,
     Transaction,
@@ -108,7 +107,7 @@ class Participating:
                 reaches_back_to=self._store.reaches_back_to,
             )
             step = participant.step(Event.PREPARE, situation)
-            self._persist(step)
+            self._rhythm.persist(step, lazy=not step.forced)
         if step.transaction is not None and step.transaction.state is State.PREPARED:
             self.watch(step.transaction)
         assert step.answer is not None, "a prepare is always answered"
@@ -139,7 +138,7 @@ class Participating:
                 step = participant.step(event, situation)
                 if at and step.transaction is not None and step.transaction.commit_at == at:
                     self._rhythm.merge_commit(at)
-                self._persist(step)
+                self._rhythm.persist(step, lazy=not step.forced)
             if step.records:
                 self.settled(transaction)
             return step
@@ -161,16 +160,9 @@ class Participating:
                 reaches_back_to=self._store.reaches_back_to,
             )
             step = participant.step(Event.INQUIRE, situation)
-            self._persist(step)
+            self._rhythm.persist(step, lazy=not step.forced)
         assert step.answer is not None, "an inquiry is always answered"
         return step.answer
-
-    def _persist(self, step: Step) -> None:
-        """Queue what the step makes true. Nobody waits here: the request's answers all wait together."""
-        if step.changes or step.records:
-            self._rhythm.persist(step, lazy=not step.forced)
-        elif step.alarm is not None:
-            self._rhythm.alarm(step.alarm, step.transaction.id if step.transaction else "")
 
     def _refuse(self, transaction: str, detail: str) -> Refused:
         self._rhythm.alarm(detail, transaction)
@@ -200,8 +192,3 @@ class Participating:
 def _accounts_of(known: Transaction | None) -> list[str]:
     """The accounts here that a transaction touches; once it is prepared they never change."""
     return [leg.account for leg in known.order.legs] if known is not None and known.order is not None else []
-
-
-def is_in_doubt(transaction: Transaction) -> bool:
-    """Whether this bank has voted yes and does not know the outcome."""
-    return transaction.role is Role.PARTICIPANT and transaction.state is State.PREPARED

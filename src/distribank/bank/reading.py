@@ -6,7 +6,7 @@ before it. Nothing here changes anything.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -55,7 +55,7 @@ class Reading:
         )
         return [(entry, await self._store.get(Transaction, entry.operation)) for entry in entries]
 
-    async def watch(self, number: str, after: int | None = None) -> AsyncIterator[Change]:
+    async def watch(self, number: str, after: int | None = None) -> AsyncGenerator[Change, None]:
         """The balance at once and after each change; before it, every entry and hold behind change number *after*.
 
         Ends when the bank stops. Without *after* it begins now. Each change is told in order, none is lost.
@@ -95,6 +95,7 @@ class Reading:
         after: tuple[int | str, ...] = (),
     ) -> list[Transaction]:
         """Transfers on this holder's accounts and those they ordered, newest first; *account* must be theirs."""
+        await self._store.flushed()
         subjects = [account] if account else [holder_id, *await self._numbers_of(holder_id)]
         found: dict[str, Transaction] = {}
         for subject in subjects:

@@ -121,10 +121,10 @@ class Rhythm:
 
     # Persist
 
-    def persist(self, step: Step, *also: Row, lazy: bool = False) -> Future[None]:
-        """Queue everything that *step* makes true, and *also*, as one atomic write; resolves once it is durable.
+    def persist(self, step: Step, *also: Row, lazy: bool = False) -> None:
+        """Queue everything that *step* makes true, and *also*, as one atomic write; raise its alarm.
 
-        From here on the next decision sees it. Nobody outside may hear of it before the future has resolved.
+        From here on the next decision sees it. Nobody outside may hear of it before ``store.flushed()`` has returned.
         """
         for record in step.records:
             log.info(
@@ -132,7 +132,9 @@ class Rhythm:
             )
         if step.alarm is not None:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
-        return self.write((*step.changes, *step.records, *also), lazy=lazy)
+        rows = (*step.changes, *step.records, *also)
+        if rows:
+            self.write(rows, lazy=lazy)
 
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
         """Queue *rows*, and tell whoever watches their accounts once they are durable."""

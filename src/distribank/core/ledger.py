@@ -221,27 +221,31 @@ def net_per_account(legs: Iterable[Leg]) -> dict[str, int]:
 
 def check(ledger: Ledger, legs: Sequence[Leg]) -> Refusal | None:
     """Why these legs cannot be held or posted now, or ``None``: every account open, covered and within bounds."""
+    return check_open(ledger, legs) or check_covered(ledger, legs)
+
+
+def check_open(ledger: Ledger, legs: Sequence[Leg]) -> Refusal | None:
+    """The half that says nothing about anybody's money: every account exists and is open."""
     for leg in legs:
         account = ledger.accounts.get(leg.account)
         if account is None:
             return Refusal(Code.ACCOUNT_NOT_FOUND, "no such account at this bank", leg.bank, leg.account, leg.number)
         if account.closed_at is not None:
             return Refusal(Code.ACCOUNT_CLOSED, "this account is closed", leg.bank, leg.account, leg.number)
+    return None
+
+
+def check_covered(ledger: Ledger, legs: Sequence[Leg]) -> Refusal | None:
+    """The half about money, where ``check_open`` has passed: each net debit covered, no sum out of bounds."""
     nets = net_per_account(legs)
     for leg in legs:
         account, net = ledger.accounts[leg.account], nets[leg.account]
         if -net > account.available:
-            return Refusal(
-                Code.INSUFFICIENT_FUNDS,
-                "the available balance does not cover this debit",
-                leg.bank,
-                leg.account,
-                leg.number,
-            )
+            detail = "the available balance does not cover this debit"
+            return Refusal(Code.INSUFFICIENT_FUNDS, detail, leg.bank, leg.account, leg.number)
         if account.posted + account.incoming + max(net, 0) > MAX_BALANCE:
-            return Refusal(
-                Code.LIMIT_EXCEEDED, "no account may hold that much money", leg.bank, leg.account, leg.number
-            )
+            detail = "no account may hold that much money"
+            return Refusal(Code.LIMIT_EXCEEDED, detail, leg.bank, leg.account, leg.number)
     return None
 
 

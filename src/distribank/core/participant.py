@@ -134,8 +134,11 @@ def _why_not(situation: Situation, prepare: Prepare) -> Refusal | None:
     if situation.bank not in prepare.participants or coordinator_of(prepare.transaction) == situation.bank:
         return Refusal(Code.BANK_REFUSED, "this bank is not among the participants")
     return (
-        books.check(situation.ledger, prepare.legs)
-        or consents.check(situation.consents, _consent_request(situation, prepare))
+        books.check_open(situation.ledger, prepare.legs)
+        or consents.check(
+            situation.consents, _consent_request(situation, prepare)
+        )  # first: else a bank probes balances
+        or books.check_covered(situation.ledger, prepare.legs)
         or (books.check_position(situation.position, prepare.flow, situation.cap) if prepare.flow > 0 else None)
     )
 

@@ -16,6 +16,7 @@ delay when idle, and under load as many writes share a flush as arrive during on
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from abc import ABC, abstractmethod
 from asyncio import Future, Handle
@@ -333,14 +334,13 @@ class GroupCommit(ABC):
         group, self._dirty = self._dirty, Group()
         self._flushing = group
         began = time.perf_counter()
+        future = None
         try:
             future = self._flush(group)
-        except BaseException as error:  # whatever it was: some of the group may be written, so nothing can go on
-            self._break(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
             future.add_done_callback(partial(self._ended, group, began))
+        finally:
+            if future is None:  # whatever went wrong: some of the group may be written, so nothing can go on
+                self._break(sys.exc_info()[1] or RuntimeError("no flush was begun"))
 
     def _ended(self, group: Group, began: float, future: Future[None]) -> None:
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
