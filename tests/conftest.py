@@ -14,8 +14,8 @@ IN_VIRTUAL_TIME = {"tests.test_adversity", "tests.test_pitfalls", "tests.test_tr
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     module = item.getparent(pytest.Module)
     if module is None or module.obj.__name__ not in IN_VIRTUAL_TIME:
-        return None
+        return {"real time": asyncio.new_event_loop}
     return {"virtual time": VirtualLoop}

@@ -20,6 +20,7 @@ from typing import Any
 from distribank.breakages import Breakage
 from distribank.config import Settings
 from distribank.core.protocol import Answer, Message, Record
+from distribank.network.processes import stop_when_stdin_closes
 from distribank.ports import Peers, Row, Store
 from distribank.service import Wrapping, run
 
@@ -91,6 +92,7 @@ def main() -> int:
     parser.add_argument("--env-file", type=Path, required=True)
     parser.add_argument("--script", type=Path, required=True)
     given = parser.parse_args()
+    stop_when_stdin_closes()
     points = Points(given.script)
     wrapping = Wrapping(
         store=lambda store: CountingStore(store, points),  # type: ignore[arg-type,return-value]

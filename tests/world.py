@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from distribank.bank import Bank, KeyName, TransferResult
-from distribank.breakages import Unreachable
-from distribank.core.documents import account_number
+from distribank.breakages import StoreBreakage, Unreachable
 from distribank.core.holders import Holder
 from distribank.core.ledger import Account, AccountType, EntryKind
 from distribank.core.protocol import Answer, Message, Transaction
@@ -24,7 +23,7 @@ from distribank.core.refusals import Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
-from distribank.store.memory import MemoryStore
+from distribank.store.memory import MemoryStore, added_key
 
 Weather = Callable[[str, str, Message], Awaitable[str]]
 """What happens to one message from one bank to another: "deliver", "lose request", "lose answer"; it may wait first."""
@@ -37,7 +36,7 @@ def codes(count: int) -> list[str]:
 
 
 class WallClock:
-    """A wall clock that stands still until it is moved."""
+    """A wall clock that stands still until it is moved; ``now`` is in milliseconds since 1970."""
 
     def __init__(self, now: int = 1_800_000_000_000) -> None:
         self.now = now
@@ -100,7 +99,10 @@ class Wire:
         if fate == "lose request" or other is None or not other.bank.ready:
             raise Unreachable(bank, "lost on the way there")
         clock = self._world.banks[self._me].bank.rhythm.stamp()
-        (answer,) = await other.bank.participating.receive(self._me, clock, [message])
+        try:
+            (answer,) = await other.bank.participating.receive(self._me, clock, [message])
+        except StoreBreakage as broken:
+            raise Unreachable(bank, "it died before it could answer") from broken
         self._world.answered.append((self._me, bank, message, answer))
         if fate == "lose answer":
             raise Unreachable(bank, "lost on the way back")
@@ -137,7 +139,7 @@ class World:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.keys = 0
+        self.keys = self.starts = 0
         self.calm()
 
     def calm(self) -> None:
@@ -154,7 +156,8 @@ class World:
         if store is None:
             store = self.stores[code] = self.make_store(code, lambda _seconds, _writes: self.changed.set())
         wire = Wire(self, code)
-        chance = random.Random(f"{code} {len(self.answered)}")  # noqa: S311 - repeatable, not secret
+        self.starts += 1
+        chance = random.Random(f"{code} {self.starts}")  # noqa: S311 - repeatable, not secret
         bank = Bank(
             code,
             f"Bank {code}",
@@ -174,11 +177,11 @@ class World:
             other.wire.on_return(code)
         return running
 
-    async def crash(self, code: str) -> None:
-        """Kill a bank: nothing more is written, and what was not durable is gone."""
+    async def crash(self, code: str, *, keep_in_flight: bool = False) -> None:
+        """Kill a bank: nothing more is written, and what was not durable is gone (see ``MemoryStore.crash``)."""
         running = self.banks[code]
         store = self.stores[code]
-        self.stores[code] = store.crash()
+        self.stores[code] = store.crash(keep_in_flight=keep_in_flight and not _has_landed(store))
         running.bank.ready = False
         running.stop.set()
         await running.stopped
@@ -299,13 +302,24 @@ def make_legs(*legs: tuple[str, str, int]) -> tuple[Leg, ...]:
     )
 
 
+def _has_landed(store: MemoryStore) -> bool:
+    """Whether the flush under way is on the disk already, and only its end has not been noticed."""
+    added = store._flushing.added.items() if store._flushing is not None else ()
+    return any(added_key(row) in store.disk.rows[kind] for kind, rows in added for row in rows)
+
+
 async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asyncio.Event) -> None:
-    async with bank, asyncio.TaskGroup() as group:
-        await recovery.start()
-        sweeps = group.create_task(recovery.run())
+    try:
+        async with bank, asyncio.TaskGroup() as group:
+            await recovery.start()
+            sweeps = group.create_task(recovery.run())
+            up.set()
+            await stop.wait()
+            sweeps.cancel()
+    except* StoreBreakage:
+        pass  # it was killed while it read its log
+    finally:
         up.set()
-        await stop.wait()
-        sweeps.cancel()
 
 
 @asynccontextmanager
@@ -324,6 +338,3 @@ async def world(count: int, **settings: object) -> AsyncIterator[World]:
             for task in list(group._tasks):  # type: ignore[attr-defined]
                 if task is not asyncio.current_task() and not any(task is r.stopped for r in made.banks.values()):
                     task.cancel()
-
-
-NUMBERS = [account_number(i) for i in range(1, 10)]

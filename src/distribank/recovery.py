@@ -62,7 +62,12 @@ class Recovery:
         bank.peers.on_return = self.peer_returned
 
     def watch(self, known: Transaction, delay: float) -> None:
-        """Take *known* up after *delay* seconds, unless it has finished by then."""
+        """Take *known* up after *delay* seconds, unless it has finished by then.
+
+        A transaction has one driver at a time: taking up what a live task drives would decide it twice.
+        """
+        if self._bank.coordinating.drives(known.id):
+            return
         self._due.setdefault(known.id, _Due(asyncio.get_running_loop().time() + delay, known.banks))
 
     def settled(self, transaction: str) -> None:
@@ -107,14 +112,14 @@ class Recovery:
             await self._pause()
 
     async def inquire_now(self, transaction: str) -> None:
-        """An operator does not want to wait for the next attempt. What is being driven, or asked about, is left alone."""
+        """An operator does not want to wait for the next attempt. What a task drives already is left to it."""
         known = await self._bank.store.get(Transaction, transaction)
         if known is not None:
             self.watch(known, 0)
-            due = self._due[known.id]
-            if self._is_free(known.id, due):
-                self._begin(due)
-                await self._take_up(known.id, due)
+        due = self._due.get(transaction)
+        if due is not None and not due.running:
+            self._begin(due)
+            await self._take_up(transaction, due)
 
     async def _restart(self, known: Transaction) -> None:
         """Feed the restart event. What it sends is sent by the sweeps: together, and no more than a peer can take."""
@@ -145,14 +150,10 @@ class Recovery:
             if self._running >= AT_ONCE:
                 self._backlog = True
                 return
-            if due.at > now or not self._is_free(transaction, due):
+            if due.running or due.at > now:
                 continue
             self._begin(due)
             self._bank.tasks.start(self._take_up(transaction, due), f"recover {transaction}")
-
-    def _is_free(self, transaction: str, due: _Due) -> bool:
-        """A transaction has one driver at a time: to take up what a live task drives would decide it twice."""
-        return not due.running and not self._bank.coordinating.drives(transaction)
 
     def _begin(self, due: _Due) -> None:
         due.running, due.at = True, inf

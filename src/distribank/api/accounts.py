@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Body, Path, Request
@@ -149,6 +150,6 @@ async def _cash(request: Request, account: str, kind: EntryKind, order: CashOrde
     if result is None:
         raise no_such_account()
     if result.refusal is not None:
-        raise refused(result.refusal, replayed=result.replayed)
+        raise refused(replace(result.refusal, leg=None), replayed=result.replayed)  # cash is no transfer: it has no legs
     assert result.entry is not None, "cash that was not refused has an entry"
     return answer(views.entry(result.entry, bank.code), 201, REPLAYED if result.replayed else None)

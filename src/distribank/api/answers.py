@@ -24,7 +24,11 @@ Time = Annotated[
         examples=["2026-11-23T12:00:00.000Z"],
     ),
 ]
-Number = Annotated[str, Field(pattern=ACCOUNT_NUMBER_PATTERN, examples=["00000012-4"])]
+Number = Annotated[
+    str, Field(pattern=ACCOUNT_NUMBER_PATTERN, description="An account's number at its bank.", examples=["00000012-4"])
+]
+Name = Annotated[str, Field(description="A person's full name.", examples=["Maria da Silva"])]
+MaskedCpf = Annotated[str, Field(description="A CPF's middle digits.", examples=["***.982.247-**"])]
 Bank = Annotated[str, Field(description="A bank's code.", examples=["99990001"])]
 Direction = Literal["debit", "credit"]
 
@@ -45,7 +49,7 @@ class Page(Answer, Generic[Item]):
 class Token(Answer):
     """A token, to be sent as `Authorization: Bearer …`."""
 
-    access_token: str
+    access_token: str = Field(description="Opaque; sent as `Authorization: Bearer …`.")
     token_type: Literal["bearer"]
     expires_in: int = Field(description="Seconds.")
 
@@ -53,30 +57,30 @@ class Token(Answer):
 class Person(Answer):
     """A registered holder."""
 
-    holder_id: str
-    name: str
-    cpf_masked: str = Field(examples=["***.982.247-**"])
-    created_at: Time
+    holder_id: str = Field(description="The holder's id at this bank.")
+    name: Name
+    cpf_masked: MaskedCpf
+    created_at: Time = Field(description="When they registered.")
 
 
 class Titular(Answer):
-    name: str
-    cpf_masked: str
+    name: Name
+    cpf_masked: MaskedCpf
 
 
 class AccountHolder(Answer):
-    name: str
-    cpf_masked: str
+    name: Name
+    cpf_masked: MaskedCpf
     role: Literal["titular", "co_holder", "administrator"]
 
 
 class AtLeast(Answer):
-    at_least: int
+    at_least: int = Field(description="Number of holders who approve a debit.")
 
 
 class Company(Answer):
-    legal_name: str
-    cnpj: str
+    legal_name: str = Field(description="The company's registered name.")
+    cnpj: str = Field(description="14 characters, without punctuation.", examples=["12ABC34501DE35"])
 
 
 class Account(Answer):
@@ -90,12 +94,12 @@ class Account(Answer):
     titular: Titular
     holders: list[AccountHolder]
     approval: Literal["any", "all"] | AtLeast | None = Field(default=None, description="Of joint accounts.")
-    company: Company | None = None
+    company: Company | None = Field(default=None, description="Of business accounts.")
     posted_balance: Money = Field(description="The sum of all entries, in BRL.")
     available_balance: Money = Field(description="What may be spent: the posted balance less what is held, in BRL.")
     held: Money = Field(description="Held for transfers under way, in BRL.")
-    opened_at: Time
-    closed_at: Time | None = None
+    opened_at: Time = Field(description="When it was opened.")
+    closed_at: Time | None = Field(default=None, description="When it was closed, if it was.")
 
 
 class Counterparty(Answer):
@@ -109,15 +113,15 @@ class Counterparty(Answer):
 class Entry(Answer):
     """One posted debit or credit."""
 
-    entry_id: str
+    entry_id: str = Field(description="The entry's id; it never changes.")
     posted_at: Time = Field(description="When it was posted at this bank.")
     direction: Direction
     amount: Money
-    balance_after: Money
+    balance_after: Money = Field(description="The posted balance behind this entry, in BRL.")
     kind: Literal["deposit", "withdrawal", "transfer", "return"]
-    transfer_id: str | None = None
-    counterparties: list[Counterparty] | None = None
-    description: str | None = None
+    transfer_id: str | None = Field(default=None, description="The transfer that posted it; cash has none.")
+    counterparties: list[Counterparty] | None = Field(default=None, description="The transfer's other parties.")
+    description: str | None = Field(default=None, description="The transfer's description, if it has one.")
 
 
 class Leg(Answer):
@@ -132,16 +136,16 @@ class Iso20022(Answer):
     """The same in ISO 20022's words."""
 
     status: Literal["ACSC", "ACCC", "PDNG", "RJCT"]
-    reason: str | None = Field(default=None, examples=["AM04"])
+    reason: str | None = Field(default=None, description="Why it was rejected.", examples=["AM04"])
 
 
 class Reason(Answer):
     """Why nothing moved."""
 
-    code: str
-    detail: str
-    bank: Bank | None = None
-    account: Number | None = None
+    code: str = Field(description="Stable, as in problem documents.", examples=["insufficient_funds"])
+    detail: str = Field(description="The same for people.")
+    bank: Bank | None = Field(default=None, description="The bank concerned, where there is one.")
+    account: Number | None = Field(default=None, description="The account concerned, where there is one.")
 
 
 class Participant(Answer):

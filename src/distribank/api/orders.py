@@ -24,8 +24,15 @@ from distribank.core.money import AMOUNT_PATTERN, parse_amount
 from distribank.core.transfer import MAX_DESCRIPTION, Direction, Leg
 
 MAX_PASSWORD: Final = 1_024
-_NO_CONTROLS: Final = r"^[^\x00-\x1f\x7f]*$"
-_READABLE: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+_CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""What no text may carry: controls, line ends, and what turns the direction of writing, by which a name or a
+description would show as another one."""
+
+_UNSEEN: Final = r"\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
+"""What nobody sees; no name is made of it alone."""
+
+_NO_CONTROLS: Final = rf"^[^{_CONTROLS}]*$"
+_READABLE: Final = rf"^[^{_CONTROLS}]*[^{_CONTROLS}{_UNSEEN}][^{_CONTROLS}]*$"
 
 
 def _amount(value: object) -> int:

@@ -131,7 +131,12 @@ async def _check_json(request: Request) -> None:
 
 
 def _check_media_type(request: Request, taken: tuple[str, ...]) -> None:
-    """A body of another media type is refused; one without any is taken for what is expected (RFC 9110, 8.3)."""
+    """A body of another media type is refused; one without any is taken for what is expected (RFC 9110, 8.3).
+
+    So is a compressed one: nothing here unpacks, so that no small body becomes a large one.
+    """
+    if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        raise Problem("unsupported_media_type", "send the body as it is, without a Content-Encoding")
     header = request.headers.get("content-type")
     if not header or header in taken:
         return

@@ -32,7 +32,7 @@ def parse_moment(text: str) -> int:
     if not _MOMENT.fullmatch(text):
         raise ValueError(_WHAT_IS_MEANT)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text).astimezone(UTC)  # what has no year of four digits there overflows
         return (moment - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         raise ValueError(_WHAT_IS_MEANT) from None
