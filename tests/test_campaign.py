@@ -168,7 +168,7 @@ class Campaign:
             running = self.net.banks[at]
             if not running.bank.ready:
                 return False
-            result = await running.bank.coordinating.order(self.holders[at, which], legs, None, name, wait)
+            result = await running.bank.ordering.order(self.holders[at, which], legs, None, name, wait)
             self.seen["202"] += result.transaction.state not in DECIDED
             return self.tell(key, result.transaction)
 

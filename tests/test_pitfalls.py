@@ -528,7 +528,7 @@ async def test_a_key_never_answers_with_somebody_elses_result() -> None:
         assert other.transaction.id != done.transaction.id
         holder, bank = await net.person(A, 0), net.banks[A].bank
         with pytest.raises(KeyReused):
-            await bank.coordinating.order(
+            await bank.ordering.order(
                 holder,
                 make_legs((A, mine, -1), (A, hers, 1)),
                 None,

@@ -100,7 +100,7 @@ async def test_a_request_given_up_at_the_end_is_told_to_ask_again(monkeypatch: p
             under_way.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(edge.bank.coordinating, "order", for_ever)
+        monkeypatch.setattr(edge.bank.ordering, "order", for_ever)
         leg = {"account": number, "amount": "1.00"}
         order = bank.client.post(
             "/v1/transfers", json={"debits": [leg], "credits": [leg]}, headers=bank.hall.keyed(who)

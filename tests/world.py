@@ -23,7 +23,7 @@ from distribank.core.refusals import Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
-from distribank.store.memory import MemoryStore, added_key
+from distribank.store.memory import MemoryStore
 
 Weather = Callable[[str, str, Message], Awaitable[str]]
 """What happens to one message from one bank to another: "deliver", "lose request", "lose answer"; it may wait first."""
@@ -181,7 +181,7 @@ class World:
         """Kill a bank: nothing more is written, and what was not durable is gone (see ``MemoryStore.crash``)."""
         running = self.banks[code]
         store = self.stores[code]
-        self.stores[code] = store.crash(keep_in_flight=keep_in_flight and not _has_landed(store))
+        self.stores[code] = store.crash(keep_in_flight=keep_in_flight)
         running.bank.ready = False
         running.stop.set()
         await running.stopped
@@ -233,7 +233,7 @@ class World:
         """Order a transfer; a leg is (bank, account, centavos), negative for a debit."""
         holder = await self.person(at, which)
         key = key or self.key()
-        return await self.banks[at].bank.coordinating.order(
+        return await self.banks[at].bank.ordering.order(
             holder, make_legs(*legs), None, KeyName(holder.holder_id, "transfers", key, repr(legs)), wait
         )
 
@@ -300,12 +300,6 @@ def make_legs(*legs: tuple[str, str, int]) -> tuple[Leg, ...]:
         Leg(i, bank, account, Direction.DEBIT if amount < 0 else Direction.CREDIT, abs(amount))
         for i, (bank, account, amount) in enumerate(legs, 1)
     )
-
-
-def _has_landed(store: MemoryStore) -> bool:
-    """Whether the flush under way is on the disk already, and only its end has not been noticed."""
-    added = store._flushing.added.items() if store._flushing is not None else ()
-    return any(added_key(row) in store.disk.rows[kind] for kind, rows in added for row in rows)
 
 
 async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asyncio.Event) -> None:

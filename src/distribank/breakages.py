@@ -9,6 +9,7 @@
     │   └── StoreUnusable    a newer schema, another bank's database, an unreadable file
     ├── KeyReused            an idempotency key came back with other content
     ├── KeyInProgress        an idempotency key came back while its first request runs
+    ├── Busy                 too much is under way; nothing was begun
     ├── OutcomeUnknown       the bank stopped driving a transfer before it could tell its end
     └── Misconfigured        a setting, key or roster with which no bank may start
 
@@ -57,6 +58,13 @@ class KeyInProgress(Breakage):
     def __init__(self, transfer_id: str | None) -> None:
         super().__init__("the first request with this key is still running; ask again in a moment")
         self.transfer_id = transfer_id
+
+
+class Busy(Breakage):
+    """Too much is under way already. Nothing was begun: the same request may be sent again in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__("too many transfers are under way; send this again in a moment")
 
 
 class OutcomeUnknown(Breakage):

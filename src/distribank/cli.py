@@ -60,12 +60,13 @@ def network_init(
 ) -> None:
     """Write the network file, and per bank its settings, secrets and key. Banks that exist are kept as they are."""
     from distribank.network.layout import init
+    from distribank.network.showing import own_command
 
     made = init(data_dir, banks, base_port)
     for bank in made:
         typer.echo(f"{bank.code}  {bank.name:<12}  {bank.url}  {bank.env_file}")
-    typer.echo(f"\nStart one with:  distribank serve --env-file {made[0].env_file}")
-    typer.echo(f"or all with:     distribank up --banks {len(made)} --data-dir {data_dir}")
+    typer.echo(f"\nStart one with:  {own_command('serve', '--env-file', str(made[0].env_file))}")
+    typer.echo(f"or all with:     {own_command('up', '--banks', str(len(made)), '--data-dir', str(data_dir))}")
 
 
 @app.command()

@@ -15,7 +15,7 @@ from typing import Final
 
 from distribank.bank import Bank
 from distribank.breakages import DurabilityLost, Unreachable
-from distribank.core.protocol import Answer, Fate, Inquire, Message, Outcome, Refused, State, Transaction
+from distribank.core.protocol import Answer, Fate, Message, Outcome, Refused, State, Transaction
 from distribank.ports import PeerStatus, Queries
 
 log = logging.getLogger("distribank.recovery")
@@ -194,15 +194,16 @@ class Recovery:
 
     async def _resolve_doubt(self, known: Transaction) -> bool:
         """Ask the coordinator; if it does not answer, or no longer knows, the other participants."""
-        inquiry = Inquire(known.id, known.vote_by)
-        outcome = await self._inquire(known.id, known.coordinator, inquiry)
-        if outcome is not None and outcome.fate is not Fate.UNKNOWN:
-            return await self._hear(known.id, known.coordinator, outcome)
-        for bank in known.participants:
-            if bank != self._bank.code:
-                outcome = await self._inquire(known.id, bank, inquiry)
-                if outcome is not None and await self._hear(known.id, bank, outcome):
-                    return True
+        step = await self._bank.participating.restart(known.id)
+        for coordinator, inquiry in step.messages:
+            outcome = await self._inquire(known.id, coordinator, inquiry)
+            if outcome is not None and outcome.fate is not Fate.UNKNOWN:
+                return await self._hear(known.id, coordinator, outcome)
+            for bank in known.participants:
+                if bank != self._bank.code:
+                    outcome = await self._inquire(known.id, bank, inquiry)
+                    if outcome is not None and await self._hear(known.id, bank, outcome):
+                        return True
         return False
 
     async def _hear(self, transaction: str, bank: str, outcome: Outcome) -> bool:
@@ -228,7 +229,7 @@ class Recovery:
                 return False  # a commit has yet to be told to everyone; an abort is noticed by the next attempt
         return False
 
-    async def _inquire(self, transaction: str, bank: str, inquiry: Inquire) -> Outcome | None:
+    async def _inquire(self, transaction: str, bank: str, inquiry: Message) -> Outcome | None:
         answer = await self._ask(transaction, bank, inquiry)
         return answer if isinstance(answer, Outcome) else None
 

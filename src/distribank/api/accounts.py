@@ -150,6 +150,6 @@ async def _cash(request: Request, account: str, kind: EntryKind, order: CashOrde
     if result is None:
         raise no_such_account()
     if result.refusal is not None:
-        raise refused(replace(result.refusal, leg=None), replayed=result.replayed)  # cash is no transfer: it has no legs
+        raise refused(replace(result.refusal, leg=None), replayed=result.replayed)
     assert result.entry is not None, "cash that was not refused has an entry"
     return answer(views.entry(result.entry, bank.code), 201, REPLAYED if result.replayed else None)

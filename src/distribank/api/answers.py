@@ -152,8 +152,8 @@ class Participant(Answer):
     """Another bank's part, as far as this bank knows it."""
 
     bank: Bank
-    vote: Literal["yes", "no"] | None
-    acknowledged_at: Time | None
+    vote: Literal["yes", "no"] | None = Field(description="Null until it is known here.")
+    acknowledged_at: Time | None = Field(description="When it had the outcome durably; null until then.")
 
 
 TransferStatus = Literal["awaiting_approval", "pending", "committed", "completed", "aborted", "cancelled"]
@@ -163,7 +163,9 @@ class Transfer(Answer):
     """A transfer as this bank knows it, as far as it concerns the reader."""
 
     transfer_id: str = Field(description="The protocol's transaction id, the same at every bank.")
-    end_to_end_id: str = Field(examples=["E99990001202611231200abcdefghijk"])
+    end_to_end_id: str = Field(
+        description="32 characters, never used again.", examples=["E99990001202611231200abcdefghijk"]
+    )
     status: TransferStatus = Field(
         description="`committed`: decided, some bank has yet to acknowledge. At a participant `completed` means that "
         "its own part is posted."
@@ -176,12 +178,12 @@ class Transfer(Answer):
     counterparties: list[Counterparty] | None = Field(
         default=None, description="The parties whose legs are not shown here."
     )
-    description: str | None = None
-    reason: Reason | None = None
-    participants: list[Participant]
-    created_at: Time
-    decided_at: Time | None = None
-    completed_at: Time | None = None
+    description: str | None = Field(default=None, description="What whoever ordered it wrote.")
+    reason: Reason | None = Field(default=None, description="Why nothing moved, where it was aborted.")
+    participants: list[Participant] = Field(description="Every other bank that takes part.")
+    created_at: Time = Field(description="When it was ordered, or first heard of here.")
+    decided_at: Time | None = Field(default=None, description="When its outcome became durable here.")
+    completed_at: Time | None = Field(default=None, description="When this bank had nothing more to do for it.")
 
 
 class BatchItem(Answer):
@@ -190,56 +192,56 @@ class BatchItem(Answer):
     model_config = ConfigDict(extra="allow")
 
     index: int = Field(description="Its place in the order given, from 0.")
-    transfer_id: str | None
+    transfer_id: str | None = Field(description="Null where no transfer was begun.")
     status: TransferStatus
-    reason: Reason | None = None
+    reason: Reason | None = Field(default=None, description="Why nothing moved, where nothing did.")
 
 
 class Batch(Answer):
     """A batch and its results so far."""
 
-    batch_id: str
+    batch_id: str = Field(description="As in the address of the batch.")
     status: Literal["running", "completed"]
     mode: Literal["sequential", "concurrent"]
     on_failure: Literal["stop", "continue"]
-    created_at: Time
-    completed_at: Time | None = None
+    created_at: Time = Field(description="When it was ordered.")
+    completed_at: Time | None = Field(default=None, description="When its last transfer had ended.")
     results: list[BatchItem] = Field(description="In the order given.")
 
 
 class Consent(Answer):
     """A permission that another bank may order debits on an account here."""
 
-    consent_id: str
+    consent_id: str = Field(description="The id by which it is revoked.")
     account: Number
-    initiator_bank: Bank
+    initiator_bank: Bank = Field(description="The bank that may order debits.")
     status: Literal["active", "used_up", "expired", "revoked"]
-    max_per_transfer: Money
-    max_total: Money | None
-    used: Money
+    max_per_transfer: Money = Field(description="The ceiling of one transfer, in BRL.")
+    max_total: Money | None = Field(description="The ceiling of all of them together, in BRL; null for none.")
+    used: Money = Field(description="What was debited by it, or is voted on, in BRL.")
     expires_at: Time
     created_at: Time
-    revoked_at: Time | None = None
+    revoked_at: Time | None = Field(default=None, description="When it was revoked, if it was.")
 
 
 class Peer(Answer):
     """Another bank of the network as this one finds it."""
 
     bank: Bank
-    name: str
-    url: str
+    name: str = Field(description="The bank's name for people.")
+    url: str = Field(description="Where it is served.")
     status: Literal["online", "offline", "unknown"]
-    since: Time
+    since: Time = Field(description="Since when it has had this status.")
     rtt_ms: float | None = Field(description="Round trip of the last exchange, in milliseconds.")
-    last_error: str | None
+    last_error: str | None = Field(description="What went wrong last; null while nothing does.")
 
 
 class Network(Answer):
     """This bank and the others of its roster."""
 
     bank: Bank
-    name: str
-    protocol_version: int
+    name: str = Field(description="This bank's name for people.")
+    protocol_version: int = Field(description="What it speaks with other banks.")
     peers: list[Peer]
 
 
@@ -252,7 +254,7 @@ class Said(Answer):
     """What one bank answered when it was last asked for the outcome."""
 
     bank: Bank
-    said: str
+    said: str = Field(description="In words.")
 
 
 class DoubtLeg(Answer):
@@ -269,13 +271,13 @@ class InDoubt(Answer):
     transfer_id: str = Field(description="The same, under the name that holders know it by.")
     role: Literal["coordinator", "participant"]
     status: TransferStatus
-    in_doubt: bool
-    since: Time
+    in_doubt: bool = Field(description="Voted yes here, and the outcome is not known.")
+    since: Time = Field(description="Since the vote, or the decision.")
     coordinator: Bank
     participants: list[Bank]
     accounts: list[DoubtLeg] = Field(description="The legs that this bank knows, with their amounts.")
-    why: str
-    asked: list[Said]
+    why: str = Field(description="What it waits for, in words.")
+    asked: list[Said] = Field(description="Every bank that was asked, with its last answer.")
 
 
 class Items(Answer, Generic[Item]):
@@ -298,16 +300,16 @@ class Books(Answer):
     """All entries of the bank, added up anew."""
 
     balanced: bool = Field(description="All of it sums to zero and every kept sum is right.")
-    customers: SignedMoney
+    customers: SignedMoney = Field(description="All that customers have here, in BRL.")
     books: dict[str, SignedMoney] = Field(description="`cash`, `suspense` and one `position:<bank>` per peer.")
-    entries: int
-    holds: int
-    findings: list[str]
+    entries: int = Field(description="Number of entries.")
+    holds: int = Field(description="Number of holds that are placed.")
+    findings: list[str] = Field(description="What is wrong, in words; empty if nothing is.")
 
 
 class FieldError(Answer):
-    loc: list[str | int]
-    msg: str
+    loc: list[str | int] = Field(description="Where it stands: `body` or `query`, then names and places.")
+    msg: str = Field(description="What is wrong there.")
 
 
 class Problem(BaseModel):
@@ -330,16 +332,17 @@ class Problem(BaseModel):
         },
     )
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str | None = None
-    code: str
-    transfer_id: str | None = None
-    bank: str | None = None
-    account: str | None = None
-    errors: list[FieldError] | None = None
+    type: str = Field(description="`urn:distribank:problem:` and the code.")
+    title: str = Field(description="What went wrong, the same for every problem of this code.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What went wrong this time, for people.")
+    instance: str | None = Field(default=None, description="The address of what it is about.")
+    code: str = Field(description="Stable: what programs go by.")
+    transfer_id: str | None = Field(default=None, description="The transfer, where one was begun.")
+    bank: str | None = Field(default=None, description="The bank concerned.")
+    account: str | None = Field(default=None, description="The account concerned.")
+    leg: int | None = Field(default=None, description="The leg concerned: debits first, from 1.")
+    errors: list[FieldError] | None = Field(default=None, description="Every field that is not valid.")
 
 
 Json = dict[str, Any]

@@ -53,14 +53,14 @@ class Versions(BaseModel):
     """What a bank speaks and runs."""
 
     protocol: list[int] = Field(description="versions of the interbank protocol")
-    software: str
+    software: str = Field(description="the version of the program")
 
 
 class Identity(BaseModel):
     """Who a bank is."""
 
-    code: str
-    name: str
+    code: str = Field(description="the bank's code")
+    name: str = Field(description="its name for people")
     public_keys: list[str] = Field(
         description='as the network file lists them: "<n>:<base64 of 32 raw bytes>", Ed25519'
     )

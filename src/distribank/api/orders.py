@@ -107,9 +107,18 @@ class Registration(Order):
 
     name: Text = Field(description="The person's full name, at most 140 characters.", examples=["Maria da Silva"])
     cpf: Cpf
-    password: str = Field(min_length=1, max_length=MAX_PASSWORD, json_schema_extra={"format": "password"})
+    password: str = Field(
+        min_length=1,
+        max_length=MAX_PASSWORD,
+        description="1 to 1,024 characters; a long one is best.",
+        json_schema_extra={"format": "password"},
+    )
     email: str | None = Field(
-        default=None, max_length=254, pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$", examples=["maria@example.com"]
+        default=None,
+        max_length=254,
+        pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$",
+        description="Kept, and shown to nobody.",
+        examples=["maria@example.com"],
     )
 
 
@@ -277,5 +286,9 @@ class TokenForm(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     username: str = Field(max_length=256, description="A CPF, with or without punctuation; or `operator`.")
-    password: str = Field(max_length=MAX_PASSWORD, json_schema_extra={"format": "password"})
-    grant_type: Literal["password"] | None = None
+    password: str = Field(
+        max_length=MAX_PASSWORD,
+        description="The holder's, or the operator's.",
+        json_schema_extra={"format": "password"},
+    )
+    grant_type: Literal["password"] | None = Field(default=None, description="May be left out.")

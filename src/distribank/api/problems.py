@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from distribank.breakages import Breakage, KeyInProgress, KeyReused, OutcomeUnknown, StoreBreakage, Unreachable
+from distribank.breakages import Breakage, Busy, KeyInProgress, KeyReused, OutcomeUnknown, StoreBreakage, Unreachable
 from distribank.core.refusals import Code, Refusal
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -130,6 +130,8 @@ def broken(breakage: Breakage) -> Problem:
         return Problem("idempotency_conflict", str(breakage))
     if isinstance(breakage, KeyInProgress):
         return Problem("idempotency_in_progress", str(breakage), transfer_id=breakage.transfer_id)
+    if isinstance(breakage, Busy):
+        return Problem("busy", str(breakage))
     if isinstance(breakage, OutcomeUnknown):
         return Problem("outcome_unknown", str(breakage), transfer_id=breakage.transfer_id)
     if isinstance(breakage, Unreachable):

@@ -98,7 +98,7 @@ async def order_transfer(request: Request, order: TransferOrder) -> Response:
     if refusal is not None:
         raise refused(refusal)
     name = KeyName(holder.holder_id, ROUTE, key, fingerprint(legs, order.description))
-    result = await bank.coordinating.order(holder, legs, order.description, name, preference.wait)
+    result = await bank.ordering.order(holder, legs, order.description, name, preference.wait)
     return _answer(result, bank, holder, preference)
 
 

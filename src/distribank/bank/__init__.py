@@ -1,7 +1,8 @@
 """One bank: everything it does, behind one object built from ports.
 
 ``rhythm``        load → decide → persist → send: the only place where persisting precedes sending.
-``coordinating``  transfers ordered here: votes, the decision, telling everyone.
+``ordering``      a holder orders a transfer: the key, what is refused at once, the answer.
+``coordinating``  what was ordered here is driven: votes, the decision, telling everyone.
 ``participating`` messages from other banks.
 ``custody``       holders, accounts, cash, consents.
 ``batching``      many transfers under one key.
@@ -17,9 +18,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from distribank.bank.batching import Batching, BatchResult
-from distribank.bank.coordinating import Coordinating, KeyName, TransferResult
+from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
 from distribank.bank.metrics import Metrics
+from distribank.bank.ordering import KeyName, Ordering, TransferResult
 from distribank.bank.participating import Participating
 from distribank.bank.reading import InDoubt, Reading
 from distribank.bank.rhythm import Rhythm
@@ -59,12 +61,13 @@ class Bank:
         self.vote_deadline = vote_deadline
         self.rhythm = Rhythm(code, store, clock, chance, self.metrics)
         self.tasks = Tasks()
-        self.coordinating = Coordinating(
-            self.rhythm, peers, self.tasks, vote_deadline=vote_deadline, position_cap=position_cap
+        self.coordinating = Coordinating(self.rhythm, peers, self.tasks, vote_deadline=vote_deadline)
+        self.ordering = Ordering(
+            self.rhythm, peers, self.coordinating, vote_deadline=vote_deadline, position_cap=position_cap
         )
         self.participating = Participating(self.rhythm, self.coordinating, position_cap=position_cap)
         self.custody = Custody(self.rhythm, peers)
-        self.batching = Batching(self.rhythm, self.coordinating, self.tasks)
+        self.batching = Batching(self.rhythm, self.ordering, self.tasks)
         self.reading = Reading(self.rhythm)
 
     async def refresh_metrics(self) -> None:

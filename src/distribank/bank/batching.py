@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from distribank.bank.coordinating import Coordinating, KeyName
+from distribank.bank.ordering import KeyName, Ordering
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.tasks import Tasks
-from distribank.breakages import KeyReused
+from distribank.breakages import Busy, KeyReused
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure, item_route
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, Retry, judge
@@ -28,6 +28,9 @@ CONCURRENT_TRANSFERS: Final = 256
 
 PAGE: Final = 100
 """How many unfinished batches are read at once."""
+
+MAX_RUNNING: Final = 100
+"""Batches that run at a time; together with the transfers of each, this bounds what they have under way."""
 
 NOT_RUN: Final = Refusal(Code.NOT_RUN, "an earlier transfer of this batch failed")
 
@@ -47,10 +50,10 @@ class BatchResult:
 class Batching:
     """The batches of one bank."""
 
-    def __init__(self, rhythm: Rhythm, coordinating: Coordinating, tasks: Tasks) -> None:
+    def __init__(self, rhythm: Rhythm, ordering: Ordering, tasks: Tasks) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
-        self._coordinating = coordinating
+        self._ordering = ordering
         self._tasks = tasks
         self._running: dict[str, asyncio.Future[None]] = {}
 
@@ -63,7 +66,7 @@ class Batching:
         key: KeyName,
         wait: float,
     ) -> BatchResult:
-        """Order a batch, and wait at most *wait* seconds for all of it. Raises ``KeyReused``."""
+        """Order a batch, and wait at most *wait* seconds for all of it. Raises ``Busy`` and ``KeyReused``."""
         async with self._rhythm.exclusive([key.lock]):
             named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
             verdict = judge(named, key.fingerprint)
@@ -72,6 +75,8 @@ class Batching:
             if named is not None:
                 batch = await self._store.get(Batch, named.subject)
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"
+            elif len(self._running) >= MAX_RUNNING:
+                raise Busy
             else:
                 now = self._rhythm.wall_ms()
                 batch = Batch(self._rhythm.unique(), holder.holder_id, mode, on_failure, tuple(items), now)
@@ -140,7 +145,7 @@ class Batching:
         if refusal is not None:
             return refusal
         key = KeyName(holder.holder_id, item_route(batch.batch_id), str(index), "")
-        return await self._coordinating.order_and_finish(holder, item.legs, item.description, key)
+        return await self._ordering.order_and_finish(holder, item.legs, item.description, key)
 
     async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
         batch = await self._store.get(Batch, batch_id)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
-from distribank.bank.coordinating import KeyName
+from distribank.bank.ordering import KeyName
 from distribank.bank.rhythm import Rhythm, account_locks
 from distribank.breakages import KeyReused
 from distribank.core import ledger as books
@@ -38,7 +38,9 @@ from distribank.ports import Peers, Queries
 Approval = Literal["any", "all"] | int
 """How the holders of a joint account approve a debit; a number means at least so many."""
 
-MAX_CO_HOLDERS = 15
+MAX_CO_HOLDERS: Final = 15
+MAX_CONSENTS: Final = 1000
+"""Consents ever given on one account: each debit from elsewhere looks at all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,8 @@ class Custody:
             refusal = _needs_approval(account, Direction.DEBIT)
             if refusal is not None:
                 return refusal
+            if len(await self._store.find(Queries.CONSENTS_ON_ACCOUNT, number, limit=MAX_CONSENTS)) == MAX_CONSENTS:
+                return Refusal(Code.LIMIT_EXCEEDED, f"at most {MAX_CONSENTS} consents on one account", account=number)
             consent = Consent(
                 self._rhythm.unique(),
                 number,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from distribank.bank.coordinating import Coordinating
+from distribank.bank.custody import MAX_CONSENTS
 from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
 from distribank.core import participant
 from distribank.core.consents import Consent
@@ -71,6 +72,10 @@ class Participating:
         step = await self._resolve(transaction, event, at=outcome.at or 0)
         await self._store.flushed()
         return step.transaction
+
+    async def restart(self, transaction: str) -> Step:
+        """Feed the restart event to a vote in doubt; whom it asks is the caller's to ask."""
+        return await self._resolve(transaction, Event.RESTART)
 
     async def _decide(self, sender: str, clock: int, message: Message) -> Answer:
         if isinstance(message, Inquire):
@@ -173,7 +178,7 @@ class Participating:
         debited = dict.fromkeys(leg.account for leg in legs if leg.direction is Direction.DEBIT)
         found: list[Consent] = []
         for account in debited:
-            for durable in await self._store.find(Queries.CONSENTS_ON_ACCOUNT, account):
+            for durable in await self._store.find(Queries.CONSENTS_ON_ACCOUNT, account, limit=MAX_CONSENTS):
                 present = await self._store.get(Consent, durable.consent_id)
                 assert present is not None, f"consent {durable.consent_id} vanished"
                 found.append(present)

@@ -34,8 +34,11 @@ def run(data_dir: Path | None, base_port: int | None, as_json: bool) -> int:
     """Tell the story; 0 only if every claim held. The banks' data are deleted behind a success in a directory of our
     own, and kept in *data_dir*, which must be new: the story counts all the money that there is.
     """
-    if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
-        raise Misconfigured(f"{data_dir} is not empty: the demo wants a new directory, or none")
+    if data_dir is not None and data_dir.exists():
+        if not data_dir.is_dir():
+            raise Misconfigured(f"{data_dir} is not a directory: the demo wants a new one, or none")
+        if any(data_dir.iterdir()):
+            raise Misconfigured(f"{data_dir} is not empty: the demo wants a new directory, or none")
     directory = data_dir or Path(tempfile.mkdtemp(prefix="distribank-demo-"))
     claims = Claims(console(stderr=as_json))
     begun = time.monotonic()
@@ -45,6 +48,10 @@ def run(data_dir: Path | None, base_port: int | None, as_json: bool) -> int:
         claims.console.print("\nstopped")
         _tidy(claims, directory, keep=data_dir is not None)
         return INTERRUPTED
+    except BaseException:  # the banks could not be set up, or nobody reads on
+        if data_dir is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
     seconds = time.monotonic() - begun
     _conclude(claims, seconds)
     _tidy(claims, directory, keep=data_dir is not None or not claims.all_held)
@@ -73,7 +80,9 @@ async def _run(claims: Claims, directory: Path, base_port: int | None) -> None:
     finally:
         await stop_all(processes)
     statuses = [process.exit_status for process in processes]
-    claims.check(statuses == [0] * BANKS, "asked to stop, every bank ended in order", f"exit statuses {statuses}")
+    claims.chapter("The banks are told to stop")
+    figure = ", ".join(f"exit status {status}" for status in statuses)
+    claims.check(statuses == [0] * BANKS, "every bank ended in order", figure)
 
 
 def _conclude(claims: Claims, seconds: float) -> None:

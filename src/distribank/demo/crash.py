@@ -37,7 +37,7 @@ class Crash:
 
 async def killed_with_the_votes_cast(stage: Stage, cast: Cast) -> None:
     """The whole chapter."""
-    stage.claims.chapter("The coordinator is killed when the votes are cast")
+    stage.claims.chapter("The coordinator is killed behind the votes, before it could decide")
     crash = await _kill_behind_the_votes(stage, cast)
     await _the_money_is_held(stage, cast, crash)
     await _the_others_go_on(stage, cast)
@@ -52,6 +52,8 @@ async def _kill_behind_the_votes(stage: Stage, cast: Cast) -> Crash:
     await asyncio.gather(*(bank.operator() for bank in stage.clients))  # signed in before every moment counts
     before = await cast.balances()
     parts = list(zip(cast.own, PARTS, strict=True))
+    claims.say(f"Maria orders {listed(PARTS)} from her three accounts to the bakery, at {a.name}, the coordinator;")
+    claims.say(f"{d.name} is frozen, so that its vote is missing and {a.name} has to wait")
     frozen.freeze()
     try:
         ordered = await cast.maria[0].transfer(parts, [(cast.bakery, sum(PARTS))], prefer="respond-async")
@@ -65,7 +67,9 @@ async def _kill_behind_the_votes(stage: Stage, cast: Cast) -> Crash:
         killed_at = time.monotonic()
     finally:
         frozen.thaw()
-    claims.check(ordered.status == 202, f"with {d.name} frozen, the order is taken and pending", f"202, {ms(ordered)}")
+    claims.check(
+        ordered.status == 202, f"without {d.name}'s vote, the order is taken and pending", f"202, {ms(ordered)}"
+    )
     claims.check(took < 2, f"{b.name} and {c.name} vote yes", f"listed as in doubt there after {took * 1000:.0f} ms")
     claims.check(
         coordinator.exit_status == -9, f"{a.name} is killed, {d.name} thawed", f"exit status {coordinator.exit_status}"
@@ -105,7 +109,7 @@ async def _the_others_go_on(stage: Stage, cast: Cast) -> None:
         return (await b.network())[a.code] == "offline"
 
     took = await stage.until(noticed, f"{b.name} has noticed")
-    claims.check(True, f"{b.name} has noticed that {a.name} is offline", f"after {took:.1f} s more")
+    claims.check(True, f"{b.name} has noticed that {a.name} is offline", f"{took:.1f} s later")
     refused = await maria.pay(cast.own[1], cast.household, MEANWHILE)
     claims.check(
         refused.code == "bank_unreachable" and refused.seconds * 1000 < FAST_MS,
@@ -136,7 +140,7 @@ async def _time_releases_nothing(stage: Stage, cast: Cast, crash: Crash) -> None
 
 async def _the_coordinator_returns(stage: Stage, cast: Cast, crash: Crash) -> None:
     claims, a = stage.claims, stage.clients[0]
-    claims.say(f"{a.name} is started again")
+    claims.say(f"{a.name} is started again; where its log holds no commit, the outcome is abort")
     seconds = await stage.processes[0].restart()
     claims.check(seconds < BACK_SECONDS, f"{a.name} is back, its log read", f"ready {seconds:.2f} s after its start")
     took = await stage.until(stage.nothing_in_doubt, "no bank is in doubt")
@@ -146,13 +150,17 @@ async def _the_coordinator_returns(stage: Stage, cast: Cast, crash: Crash) -> No
     claims.check(
         len(outcomes) == 1 and outcomes <= {"aborted", "committed"},
         "every bank knows the outcome, and all say the same",
-        f"{len(views)} × {' '.join(outcomes)} {reason}, {took:.1f} s behind the return",
+        f"{' and '.join(sorted(outcomes))} {reason}".strip() + f" at {len(views)} banks, {took:.1f} s after the return",
     )
     share = (*PARTS, -sum(PARTS)) if outcomes == {"committed"} else (0, 0, 0, 0)
     meanwhile = (0, MEANWHILE, 0, -MEANWHILE)
     due = [was - one - other for was, one, other in zip(posted(crash.before), share, meanwhile, strict=True)]
     after = await cast.balances()
-    claims.check(after == free(*due), "no money is held any more, none was lost and none made", listed(posted(after)))
+    claims.check(
+        after == free(*due),
+        "nothing is held any more, and only what was paid meanwhile has moved",
+        listed(posted(after)),
+    )
 
 
 async def _views(cast: Cast, transfer_id: str) -> list[dict[str, Any]]:

@@ -57,7 +57,11 @@ async def accounts_of_every_kind(stage: Stage) -> Cast:
     club = await maria[2].open_account(type="joint", co_holders=[JOAO[1], ANA[1]], approval={"at_least": 2})
     joint = zip(maria, (household, savings, club), strict=True)
     approvals = [(await session.account(account)).get("approval") for session, account in joint]
-    claims.check(approvals == ["any", "all", {"at_least": 2}], "joint accounts: either, both, two of three", approvals)
+    claims.check(
+        approvals == ["any", "all", {"at_least": 2}],
+        "joint accounts, where a debit needs either, both, two of three",
+        ", ".join(str(approval).strip("{}").replace("'", "") for approval in approvals),
+    )
     bakery = await carlos.open_account(type="business", company=BAKERY)
     company = (await carlos.account(bakery)).get("company", {})
     claims.check(company == BAKERY, "a company's account, under one of the new alphanumeric CNPJs", company.get("cnpj"))
@@ -81,7 +85,9 @@ async def _pay_in(stage: Stage, cast: Cast, savings: AccountRef) -> None:
     await stage.withdraw(cast.carlos, cast.bakery, 20_00)
     seen = await cast.balances()
     stage.claims.check(
-        seen == free(1_000_00, 800_00, 600_00, 30_00), "cash is paid in and out", f"{brl(stage.cash)} in all"
+        seen == free(1_000_00, 800_00, 600_00, 30_00),
+        "cash is paid in, and a part taken out",
+        f"{brl(stage.cash)} at the four banks now",
     )
 
 
@@ -94,7 +100,7 @@ async def within_one_bank(stage: Stage, cast: Cast) -> None:
     seen = await cast.joao.balances(cast.household)
     claims.check(seen == (400_00, 400_00), "João sees it at once", brl(seen[0]))
     others = paid.expect(201)["participants"]
-    claims.check(others == [], "no other bank was asked", f"{len(others)} participants")
+    claims.check(others == [], "no other bank was asked", f"participants: {len(others)}")
     stranger = await cast.joao.pay(cast.own[0], cast.household, 1_00)
     claims.check(stranger.code == "not_a_holder", "João cannot debit what is Maria's alone", why(stranger))
 
@@ -118,7 +124,7 @@ async def three_banks_to_a_fourth(stage: Stage, cast: Cast) -> None:
     after = await cast.balances()
     moved = [now - was for now, was in zip(posted(after), before, strict=True)]
     claims.check(moved == [-300_00, -200_00, -100_00, 600_00], "each balance moved by exactly that", listed(moved))
-    claims.check(after == free(*posted(after)), "and nothing is left held", "4 accounts")
+    claims.check(after == free(*posted(after)), "and nothing is left held", "on any of the four accounts")
     seen = await cast.carlos.transfer_status(paid.expect(201)["transfer_id"])
     claims.check(seen["status"] == "completed", f"the bakery sees it at {d.name}", seen["end_to_end_id"])
 
@@ -147,6 +153,7 @@ async def fifty_at_once(stage: Stage, cast: Cast) -> None:
     claims.chapter("Fifty transfers at once, on one account that covers exactly fifty")
     purse = await maria.open_account()
     await stage.deposit(maria, purse, CONCURRENT * 1_00)
+    claims.say(f"Maria opens one more account, pays {brl(CONCURRENT * 1_00)} in, and orders {CONCURRENT} × R$ 1.00")
     begun = time.monotonic()
     with waiting(claims.console, "until fifty transfers are done"):
         answers = await asyncio.gather(*(maria.pay(purse, cast.bakery, 1_00) for _ in range(CONCURRENT)))
@@ -164,13 +171,23 @@ async def fifty_at_once(stage: Stage, cast: Cast) -> None:
 
 
 async def books(stage: Stage) -> None:
-    """Everything added up anew, at each bank and across them."""
+    """Everything added up anew, at each bank and across them.
+
+    What a bank has, the cash, is what it owes: to its customers, and to other banks less what they owe it.
+    """
     claims = stage.claims
     claims.chapter("The books balance, at each bank and across the network")
     kept = {bank.name: await bank.books() for bank in stage.clients}
     for name, found in kept.items():
-        figures = f"customers {found['customers']}, cash {found['books']['cash']}, {found['entries']} entries"
-        claims.check(found["balanced"] is True and not found["findings"], f"{name} balances", figures)
+        books = {book: centavos(amount) for book, amount in found["books"].items()}
+        others = sum(amount for book, amount in books.items() if book.startswith("position:"))
+        owing = f"{'+' if others >= 0 else '-'} {format_amount(abs(others))} {'owed to' if others >= 0 else 'due from'}"
+        figures = (
+            f"cash {format_amount(-books['cash'])} = {found['customers']} of its customers {owing} other banks, "
+            f"in {found['entries']} entries"
+        )
+        adds_up = found["balanced"] is True and -books["cash"] == centavos(found["customers"]) + others
+        claims.check(adds_up and not found["findings"], f"{name} balances", figures)
     await _positions_agree(stage)
     customers = sum(centavos(found["customers"]) for found in kept.values())
     cash = sum(centavos(found["books"]["cash"]) for found in kept.values())

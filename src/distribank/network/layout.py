@@ -180,7 +180,7 @@ def _read_bank(directory: Path) -> LocalBank:
     env_file = directory / "bank.env"
     values = dotenv_values(env_file, interpolate=False)
     try:
-        return LocalBank(
+        bank = LocalBank(
             code=values["DISTRIBANK_BANK_CODE"] or "",
             name=values["DISTRIBANK_BANK_NAME"] or "",
             port=int(values["DISTRIBANK_PORT"] or ""),
@@ -190,7 +190,10 @@ def _read_bank(directory: Path) -> LocalBank:
     except KeyError as error:
         raise Misconfigured(f"{env_file} does not set {error.args[0]}") from None
     except ValueError:
-        raise Misconfigured(f"{env_file}: DISTRIBANK_PORT is not a port number") from None
+        raise Misconfigured(f"{env_file}: DISTRIBANK_PORT must be a number from 1 to 65535") from None
+    if not 1 <= bank.port <= 65_535:
+        raise Misconfigured(f"{env_file}: DISTRIBANK_PORT must be a number from 1 to 65535, not {bank.port}")
+    return bank
 
 
 def _replace(path: Path, text: str, mode: int) -> None:

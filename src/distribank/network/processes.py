@@ -78,8 +78,9 @@ class BankProcess:
         assert self.pid is None, f"bank {self.bank.code} runs already as process {self.pid}"
         if not is_free(self.bank.port):
             raise Misconfigured(
-                f"port {self.bank.port} of bank {self.bank.code} is in use: stop what listens there, "
-                f"or change DISTRIBANK_PORT in {self.bank.env_file} and the url in network.json"
+                f"port {self.bank.port} of bank {self.bank.code} is in use: does the bank run already? If so, stop it "
+                f"where it was started; if not, stop what listens there, or change DISTRIBANK_PORT in "
+                f"{self.bank.env_file} and the url in network.json"
             )
         inherited = {name: value for name, value in os.environ.items() if name not in _OWN_SETTINGS}
         self._close_pipe()

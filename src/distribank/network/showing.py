@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,6 +29,8 @@ from distribank.network.processes import BankProcess, free_base_port, start_all,
 LOOK_SECONDS: Final = 0.5
 """How often ``up`` looks at its banks."""
 STYLES: Final = {"ready": "green", "starting": "yellow", "not ready": "yellow"}
+ENDED: Final = "ended"
+"""How the state begins of a bank that nobody runs."""
 
 
 def up(data_dir: Path, banks: int, base_port: int | None) -> int:
@@ -54,6 +57,13 @@ def waiting(console: Console, what: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task(what, total=None)
         yield
+
+
+def own_command(*arguments: str) -> str:
+    """A command line to paste that runs this program again, whether it is ``distribank`` or ``python -m distribank``."""
+    typed = sys.argv[0]
+    program = [sys.executable, "-m", "distribank"] if typed.endswith("__main__.py") else [typed]
+    return shlex.join([*program, *arguments])
 
 
 def make_network(console: Console, data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
@@ -102,7 +112,7 @@ async def _watch(console: Console, processes: list[BankProcess]) -> None:
             while True:
                 states = list(await asyncio.gather(*(_state(probe, process) for process in processes)))
                 if live is not None:
-                    live.update(_table(processes, states), refresh=True)
+                    live.update(Group(_table(processes, states), Text(_help(processes, states))), refresh=True)
                 else:
                     _print_changes(console, processes, seen, states)
                 seen = states
@@ -116,10 +126,25 @@ async def _state(probe: httpx.AsyncClient, process: BankProcess) -> str:
     except httpx.TimeoutException:
         return "no answer"
     except httpx.HTTPError:
-        return "starting" if process.pid else f"ended ({process.exit_status})"
+        return "starting" if process.pid else f"{ENDED} ({_how_it_ended(process.exit_status)})"
     if answer.status_code != 200:
         return "not ready"
     return "ready" if process.pid else "ready, started elsewhere"
+
+
+def _how_it_ended(status: int | None) -> str:
+    """An exit status in words: minus a number is that signal's."""
+    if status is not None and status < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-status).name
+    return f"exit status {status}"
+
+
+def _again(process: BankProcess) -> str:
+    """What starts a bank again that has ended, and what tells why it did."""
+    bank = process.bank
+    command = own_command("serve", "--env-file", str(bank.env_file))
+    return f"Start {bank.name} again, in another terminal:  {command}\n(its last words: {bank.log_file})"
 
 
 def _table(processes: list[BankProcess], states: list[str]) -> Table:
@@ -131,6 +156,13 @@ def _table(processes: list[BankProcess], states: list[str]) -> Table:
     return table
 
 
+def _help(processes: list[BankProcess], states: list[str]) -> str:
+    """The exact next command for every bank that has ended; empty while all run."""
+    return "\n".join(
+        _again(process) for process, state in zip(processes, states, strict=True) if state.startswith(ENDED)
+    )
+
+
 def _print_changes(console: Console, processes: list[BankProcess], seen: list[str], states: list[str]) -> None:
     for process, before, state in zip(processes, seen, states, strict=True):
         if state != before:
@@ -138,6 +170,8 @@ def _print_changes(console: Console, processes: list[BankProcess], seen: list[st
             console.print(
                 f"{process.bank.code}  {process.bank.name:<12}  {state:<10} {pid:<12} {process.bank.url}/docs"
             )
+            if state.startswith(ENDED):
+                console.print(_again(process), markup=False)
 
 
 def _what_next(data_dir: Path, processes: list[BankProcess]) -> str:

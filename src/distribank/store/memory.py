@@ -118,6 +118,7 @@ class MemoryStore(GroupCommit):
         self.disk = disk or Disk(f"{(chance or SystemRandom()).getrandbits(128):032x}", reaches_back_to)
         self.flush_gate = flush_gate
         self._gone = False
+        self._landed: Group | None = None
 
     @property
     def incarnation(self) -> str:
@@ -141,8 +142,9 @@ class MemoryStore(GroupCommit):
 
         *keep_in_flight*: the flush that was under way had reached the disk, though nobody was told.
         """
-        if keep_in_flight and self._flushing is not None and self._broken is None:
-            self.disk.apply(self._flushing)
+        flushing = self._flushing if keep_in_flight and self._broken is None else None
+        if flushing is not None and flushing is not self._landed:
+            self.disk.apply(flushing)
         self._gone = True
         self._on_broken = None
         self._break(RuntimeError("the process died"))
@@ -177,7 +179,7 @@ class MemoryStore(GroupCommit):
     def _flush(self, group: Group) -> Future[None]:
         if self.flush_gate is not None:
             return asyncio.ensure_future(self._pass_gate(self.flush_gate, group))
-        self.disk.apply(group)
+        self._land(group)
         done: Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -185,7 +187,11 @@ class MemoryStore(GroupCommit):
     async def _pass_gate(self, gate: Callable[[], Awaitable[None]], group: Group) -> None:
         await gate()
         if not self._gone:
-            self.disk.apply(group)
+            self._land(group)
+
+    def _land(self, group: Group) -> None:
+        self.disk.apply(group)
+        self._landed = group
 
     def _let_go(self) -> None:
         """There are no files; the disk stays with whoever holds it."""

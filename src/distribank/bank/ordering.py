@@ -1,0 +1,213 @@
+"""A holder orders a transfer: the key, what can be refused at once, the first step, and the answer.
+
+Check, hold and the record of it are one moment, under the locks of everything that the order names here. From then on
+the transaction is driven (``coordinating``); this only waits for it, and a client who stops waiting changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from distribank.bank.coordinating import Coordinating, Drive
+from distribank.bank.rhythm import Rhythm, account_locks
+from distribank.breakages import Busy, KeyInProgress, KeyReused
+from distribank.core import coordinator
+from distribank.core.clock import CLOCK_BOUND_MS
+from distribank.core.holders import Holder
+from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.ledger import Ledger, position_book
+from distribank.core.money import MAX_BALANCE
+from distribank.core.protocol import State, Transaction
+from distribank.core.refusals import Code, Refusal
+from distribank.core.transfer import Direction, Leg, Order, banks_of, legs_at, net_flow
+from distribank.ports import Peers, PeerStatus
+
+MAX_UNDER_WAY: Final = 10_000
+"""Transfers that this bank drives at a time before it takes no more: memory stays bounded."""
+
+ACKNOWLEDGEMENT_WAIT: Final = 1.0
+"""Seconds that the holder's answer waits beyond the decision, so that normally *done* means *they have it*."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """A transfer as it stands when its holder is answered; *replayed* if an earlier request had ordered it."""
+
+    transaction: Transaction
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    """Whose key, on which route, called what, over which content."""
+
+    owner: str
+    route: str
+    key: str
+    fingerprint: str
+
+    @property
+    def lock(self) -> str:
+        return f"key:{self.owner}:{self.route}:{self.key}"
+
+    def names(self, subject: str, now_ms: int) -> IdempotencyKey:
+        """The row that makes *subject* what this key did."""
+        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms)
+
+
+class Ordering:
+    """Where holders' transfers begin. *vote_deadline* is in seconds, *position_cap* in centavos."""
+
+    def __init__(
+        self,
+        rhythm: Rhythm,
+        peers: Peers,
+        coordinating: Coordinating,
+        *,
+        vote_deadline: float,
+        position_cap: int | None,
+    ) -> None:
+        self._rhythm = rhythm
+        self._store = rhythm.store
+        self._peers = peers
+        self._coordinating = coordinating
+        self._vote_deadline = vote_deadline
+        self._cap = position_cap
+
+    async def order(
+        self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName, wait: float
+    ) -> TransferResult:
+        """Order a transfer and wait for its end, at most *wait* seconds (and a second more once it is committed).
+
+        The legs have passed ``check_legs``. Raises ``Busy``, ``KeyReused`` and ``KeyInProgress``. Cancelled, the
+        transfer goes on. What is returned survives a crash: decided, or begun and durably found again under its key.
+        """
+        if self._coordinating.under_way >= MAX_UNDER_WAY:
+            raise Busy
+        known, drive, replayed = await self._begin(holder, legs, description, key)
+        if drive is not None and await self._answerable(drive, wait):
+            return TransferResult(drive.transaction)
+        if known.state is State.PREPARING:
+            await self._promise_to_find(known, key)
+        return TransferResult(await self._durable(known.id), replayed)
+
+    async def order_and_finish(
+        self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName
+    ) -> Transaction:
+        """The same for an item of a batch: returns once it is decided and acknowledged, or handed to recovery."""
+        known, drive, _ = await self._begin(holder, legs, description, key)
+        if drive is None:
+            return await self._durable(known.id)
+        await asyncio.shield(drive.finished)
+        return drive.transaction
+
+    async def _durable(self, transaction: str) -> Transaction:
+        """The transaction as it is now, once that is durable: nobody hears of it earlier."""
+        known = await self._store.get(Transaction, transaction)
+        assert known is not None, f"{transaction} is not in the store"
+        await self._store.flushed()
+        return known
+
+    async def _begin(
+        self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName
+    ) -> tuple[Transaction, Drive | None, bool]:
+        """Find what the key did before, or begin; check, hold and the record of it are one moment."""
+        own = legs_at(self._rhythm.code, legs)
+        accounts = dict.fromkeys(leg.account for leg in own)
+        names = [key.lock, *account_locks(accounts), *self._position_locks(legs)]
+        async with self._rhythm.exclusive(names):
+            earlier = await self._earlier(key)
+            if earlier is not None:
+                return earlier, None, True
+            ledger = await self._rhythm.ledger(accounts)
+            order = Order(
+                self._rhythm.end_to_end_id(), holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs
+            )
+            flows = {bank: net_flow(legs_at(bank, legs)) for bank in banks_of(legs) if bank != self._rhythm.code}
+            positions = await self._rhythm.positions(flows)
+            now = self._rhythm.now()
+            step = coordinator.begin(
+                self._rhythm.transaction_id(),
+                order,
+                ledger,
+                positions,
+                now,
+                now.wall_ms + round(self._vote_deadline * 1000) + CLOCK_BOUND_MS,
+                cap=MAX_BALANCE if self._cap is None else self._cap,
+                refusal=self._refuse_at_once(holder, legs, ledger),
+            )
+            known = step.transaction
+            assert known is not None
+            begun = known.state is State.PREPARING
+            self._rhythm.persist(step, key.names(known.id, now.wall_ms), lazy=begun)
+            drive = self._coordinating.drive(known, step) if begun else None
+        if not begun:
+            self._coordinating.count(known)
+        return known, drive, False
+
+    async def _earlier(self, key: KeyName) -> Transaction | None:
+        """The transaction that this key stands for, if its client may hear of it now."""
+        named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
+        if named is None:
+            return None
+        known = await self._store.get(Transaction, named.subject)
+        verdict = judge(named, key.fingerprint, known.because if known else None)
+        if verdict is Retry.CONFLICT:
+            raise KeyReused("this idempotency key was used before, with other content; use a new one")
+        if verdict is Retry.NEW:
+            return None
+        assert known is not None, f"key names {named.subject}, which is not in the store"
+        drive = self._coordinating.live(known.id)
+        if drive is not None and not named.answered and not drive.decided.done():
+            raise KeyInProgress(known.id)
+        return known
+
+    def _refuse_at_once(self, holder: Holder, legs: tuple[Leg, ...], ledger: Ledger) -> Refusal | None:
+        """What needs no other bank's word: unknown banks, others' accounts, missing approvals, banks that are away."""
+        for leg in legs:
+            if leg.bank != self._rhythm.code and self._peers.view(leg.bank) is None:
+                return Refusal(Code.UNKNOWN_BANK, "no such bank in this network", leg.bank, leg.account, leg.number)
+        for leg in legs:
+            account = ledger.accounts.get(leg.account) if leg.bank == self._rhythm.code else None
+            if account is None or leg.direction is Direction.CREDIT:
+                continue
+            if not account.is_held_by(holder.cpf):
+                return Refusal(Code.NOT_A_HOLDER, "you do not hold this account", leg.bank, leg.account, leg.number)
+            if account.approval > 1:
+                detail = f"a debit of this account needs the approval of {account.approval} holders"
+                return Refusal(Code.APPROVAL_REQUIRED, detail, leg.bank, leg.account, leg.number)
+        return self._refuse_absent_banks(legs)
+
+    def _refuse_absent_banks(self, legs: tuple[Leg, ...]) -> Refusal | None:
+        for bank in dict.fromkeys(leg.bank for leg in legs):
+            view = self._peers.view(bank)
+            if view is not None and view.status is PeerStatus.OFFLINE:
+                return Refusal(
+                    Code.BANK_UNREACHABLE, f"{bank} is offline; nothing moved, try again later with a new key", bank
+                )
+        return None
+
+    def _position_locks(self, legs: Iterable[Leg]) -> list[str]:
+        """Where there is a cap, the positions with the banks concerned are locked like accounts."""
+        if self._cap is None:
+            return []
+        return [f"book:{position_book(leg.bank)}" for leg in legs if leg.bank != self._rhythm.code]
+
+    async def _answerable(self, drive: Drive, wait: float) -> bool:
+        """Wait for the decision, and a little for the acknowledgements; whether there is a decision."""
+        await asyncio.wait([drive.decided], timeout=wait)
+        if not drive.decided.done():
+            return False
+        drive.decided.result()
+        await asyncio.wait([drive.finished], timeout=ACKNOWLEDGEMENT_WAIT)
+        return True
+
+    async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
+        """A 202 is a promise: once this is durable the key finds this transfer, crash or not."""
+        async with self._rhythm.exclusive([key.lock]):
+            named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
+            if named is not None and named.subject == known.id and not named.answered:
+                self._rhythm.write([replace(named, answered=True)])
