@@ -214,7 +214,12 @@ async def test_of_64_concurrent_debits_of_a_balance_that_covers_one_exactly_one_
         await people.check_books()
 
 
-async def test_200_concurrent_transfers_both_ways_between_two_accounts_at_two_banks_all_succeed(tmp_path: Path) -> None:
+async def test_200_concurrent_transfers_both_ways_between_two_accounts_at_two_banks_all_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And pitfall 25a: the proxies of the user's environment, dead ones here, have no say in any of it."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with network_of(tmp_path / "network", 2) as banks:
         people = await People(banks).settle_in(100_00)
         a, b = people.accounts

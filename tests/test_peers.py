@@ -540,6 +540,7 @@ def test_what_is_no_vote_counts_whatever_the_clock_says() -> None:
 
 
 def test_proxies_of_the_environment_have_no_say_between_banks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 25a: a user's HTTP proxy settings are picked up for calls between banks."""
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     network = Network()

@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -250,7 +251,7 @@ except StoreInUse as refusal:
 
 
 def test_a_second_process_on_one_database_is_refused_with_the_reason(place: OnSqlite) -> None:
-    """Pitfall 21."""
+    """Pitfall 21, and why 16a cannot happen here: two processes of one bank would each decide from its own memory."""
     command = [sys.executable, "-c", SERVE, str(place.path), str(place.marker)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
@@ -382,6 +383,23 @@ async def test_commits_wait_for_the_disk_in_a_thread_of_their_own(tmp_path: Path
     counted = await store.recount()
     assert (counted.customers, counted.findings) == (5 * 49, [])
     assert store.stats.flushes == 1
+    await store.close()
+
+
+async def test_rows_are_written_on_the_loops_thread_and_only_the_commit_in_another(tmp_path: Path) -> None:
+    """Pitfall 22: two threads hand the interpreter lock to and fro for every short SQL statement."""
+    store = SqliteStore(tmp_path / "bank.db", bank=BANK, marker=tmp_path / "marker", now_ms=1)
+    elsewhere: list[str] = []
+    here = threading.get_ident()
+
+    def trace(_cursor: apsw.Cursor, sentence: str, _bindings: object) -> bool:
+        if threading.get_ident() != here:
+            elsewhere.append(sentence)
+        return True
+
+    store._writer.exec_trace = trace
+    await asyncio.gather(*(store.write(deposit(account(n), 5)) for n in range(1, 50)))
+    assert elsewhere == ["COMMIT"]
     await store.close()
 
 
