@@ -158,6 +158,7 @@ async def test_a_refused_withdrawal_is_refused_again_under_its_key(bank: Hall) -
 
     assert first.json() == again.json()
     assert (again.status_code, again.headers["idempotency-replayed"]) == (422, "true")
+    assert "leg" not in first.json(), "cash has no legs"
 
 
 async def test_cash_needs_a_key(bank: Hall) -> None:
@@ -350,6 +351,7 @@ async def test_a_consent_is_given_seen_and_revoked_by_its_holder_alone(bank: Hal
         ({"expires_at": "2030-01-01"}, "invalid_request"),
         ({"expires_at": "2030-01-01T00:00:00"}, "invalid_request"),
         ({"expires_at": 1893456000}, "invalid_request"),
+        ({"expires_at": "9999-12-31T23:59:59-00:01"}, "invalid_request"),  # in UTC it has no year of four digits
     ],
 )
 async def test_a_consent_that_cannot_be(bank: Hall, change: dict[str, Any], code: str) -> None:

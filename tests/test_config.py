@@ -143,6 +143,17 @@ def test_a_name_that_no_bank_knows_is_an_error(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "line", [SECRET, f"{SECRET}=", f"{PREFIX}TOKEN_SECRET{SECRET}", "Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm8=="]
+)
+def test_a_secret_that_slipped_to_a_line_of_its_own_is_not_repeated(tmp_path: Path, line: str) -> None:
+    file = env_file(tmp_path, without="TOKEN_SECRET")
+    file.write_text(file.read_text() + line + "\n")
+
+    assert "no variable's name" in refusal(file)
+    assert line.rstrip("=")[-20:] not in refusal(file)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("BANK_CODE", "1234"),

@@ -83,6 +83,14 @@ async def test_every_operation_says_what_it_is_and_every_no_is_a_problem(bank: H
             assert {"400", "413", "415", "422"} <= set(operation["responses"]), where
 
 
+async def test_every_field_that_holds_a_value_is_described(bank: Hall) -> None:
+    models = (await description(bank))["components"]["schemas"]
+    for model, schema in models.items():
+        for name, field in schema.get("properties", {}).items():
+            speaks_for_itself = {"$ref", "enum", "const"} & set(field) or field.get("type") == "array"
+            assert speaks_for_itself or field.get("description"), f"{model}.{name}"
+
+
 async def test_whoever_needs_a_token_is_told_so(bank: Hall) -> None:
     open_to_anyone = {"/v1/holders", "/v1/token", "/v1/network", "/livez", "/healthz", "/readyz"}
     for method, path, operation in operations(await description(bank)):

@@ -347,6 +347,41 @@ async def test_an_old_copy_put_back_after_a_lost_disk_is_refused(place: OnSqlite
         place.open()
 
 
+async def test_a_mistyped_place_is_not_taken_for_a_lost_disk(place: OnSqlite) -> None:
+    first = place.open()
+    await first.close()
+    typo = place.path.with_name("bnak.db")
+    with pytest.raises(StoreUnusable, match="correct DISTRIBANK_DATABASE_URL"):
+        SqliteStore(typo, bank=BANK, marker=place.marker, now_ms=2)
+    assert not typo.exists()
+    again = place.open()
+    assert (again.incarnation, again.reaches_back_to) == (first.incarnation, 0)
+    await again.close()
+
+
+async def test_a_lost_database_is_begun_anew_with_a_warning_and_promises_nothing_about_the_past(
+    place: OnSqlite, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = place.open()
+    await first.close()
+    place.path.unlink()
+    second = SqliteStore(place.path, bank=BANK, marker=place.marker, now_ms=77)
+    assert second.incarnation != first.incarnation
+    assert second.reaches_back_to == 77
+    assert "it is gone" in caplog.text
+    await second.close()
+
+
+async def test_a_data_directory_may_be_moved(place: OnSqlite, tmp_path: Path) -> None:
+    first = place.open()
+    await first.close()
+    moved = tmp_path / "elsewhere.db"
+    place.path.rename(moved)
+    second = SqliteStore(moved, bank=BANK, marker=place.marker, now_ms=2)
+    assert (second.incarnation, second.reaches_back_to) == (first.incarnation, 0)
+    await second.close()
+
+
 async def test_a_lost_marker_is_written_again(place: OnSqlite) -> None:
     await made(place)
     place.marker.unlink()

@@ -5,6 +5,7 @@ What is sent is never repeated in the answer, secrets least of all.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -165,6 +166,10 @@ async def test_what_is_no_cnpj_is_invalid_cnpj(bank: Hall, cnpj: Any) -> None:
         {"name": "", "cpf": CPFS[0], "password": CANARY},
         {"name": " ", "cpf": CPFS[0], "password": CANARY},
         {"name": "a\nb", "cpf": CPFS[0], "password": CANARY},
+        {"name": "\u200b\u00ad", "cpf": CPFS[0], "password": CANARY},
+        {"name": "a\u2028b", "cpf": CPFS[0], "password": CANARY},
+        {"name": "\u202eairaM", "cpf": CPFS[0], "password": CANARY},
+        {"name": "a\x85b", "cpf": CPFS[0], "password": CANARY},
         {"name": "Maria", "cpf": CPFS[0], "password": [CANARY]},
         {"name": "Maria", "cpf": CPFS[0], "password": CANARY * 100},
         {"name": "Maria", "cpf": CANARY, "password": CANARY},
@@ -194,6 +199,34 @@ async def test_a_body_of_another_type_is_415(bank: Hall, media_type: str) -> Non
     for path in ("/v1/accounts", "/v1/transfers"):
         answer = await post(bank, b'{"type": "individual"}', path, **{"Content-Type": media_type})
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+async def test_a_compressed_body_is_415(bank: Hall) -> None:
+    for path in ("/v1/accounts", "/v1/transfers"):
+        answer = await post(bank, gzip.compress(b'{"type": "individual"}'), path, **{"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("description", ["a\nb", "a\x85b", "a\u2028b", "\u202eb", "\u2066b", "x" * 141, 7])
+async def test_a_description_that_would_not_show_as_it_is_is_refused(bank: Hall, description: Any) -> None:
+    number, who = await bank.account("1.00"), await bank.sign_in()
+    leg = {"account": number, "amount": "1.00"}
+    order = {"debits": [leg], "credits": [leg], "description": description}
+
+    answer = await bank.client().post("/v1/transfers", json=order, headers=bank.keyed(who))
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("description", ["é" * 140, "👩‍👩‍👧 aluguel", "=1+1", "שכר דירה"])
+async def test_a_description_in_any_script_comes_back_as_it_was(bank: Hall, description: str) -> None:
+    number, who = await bank.account("1.00"), await bank.sign_in()
+    leg = {"account": number, "amount": "1.00"}
+    order = {"debits": [leg], "credits": [leg], "description": description}
+
+    answer = await bank.client().post("/v1/transfers", json=order, headers=bank.keyed(who))
+
+    assert (answer.status_code, answer.json()["description"]) == (201, description)
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", ""])

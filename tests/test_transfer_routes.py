@@ -435,15 +435,16 @@ async def test_what_is_in_doubt_is_listed_with_why_and_can_be_asked_about_again(
     assert (await client.post(address, headers=operator)).status_code == 404
 
 
-async def test_positions_and_books_agree_with_what_moved(banks: Hall) -> None:
+async def test_positions_with_every_peer_and_books_agree_with_what_moved(banks: Hall) -> None:
     here, there = await banks.account("10.00"), await banks.account("0.00", 1, B)
     await order(banks, [leg(A, here, "4.00")], [leg(B, there, "4.00")])
 
-    for bank, position in [(A, "4.00"), (B, "-4.00")]:
+    peers = set(banks.apps)
+    for bank, other, position in [(A, B, "4.00"), (B, A, "-4.00")]:
         operator = await banks.operator(bank)
         answer = await banks.client(bank).get("/v1/operator/positions", headers=operator)
-        (item,) = check(answers.Items[answers.Position], answer)["items"]
-        assert item["position"] == position
+        shown = {item["bank"]: item["position"] for item in check(answers.Items[answers.Position], answer)["items"]}
+        assert shown == {**dict.fromkeys(peers - {bank}, "0.00"), other: position}
         books = check(answers.Books, await banks.client(bank).get("/v1/operator/books", headers=operator))
         assert books["balanced"] is True
         assert books["findings"] == []

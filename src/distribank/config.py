@@ -7,6 +7,7 @@ variable's name and what to put there; the value of a secret is never repeated.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -22,6 +23,8 @@ from distribank.core.money import parse_amount
 PREFIX: Final = "DISTRIBANK_"
 EXAMPLE: Final = "change-me"
 """How every secret in ``.env.example`` begins; none that begins so is accepted."""
+
+_NAME: Final = re.compile(r"[A-Z_]{1,40}")
 
 SQLITE: Final = "sqlite:///"
 PASSWORD_COST: Final[dict[str, tuple[int, int]]] = {
@@ -97,7 +100,9 @@ class Settings(BaseSettings):
         known = {PREFIX + name.upper(): name for name in cls.model_fields}
         unknown = sorted(name for name in values if name.upper() not in known)
         if unknown:
-            raise Misconfigured(f"{env_file} sets {unknown[0]}, which no bank knows: see .env.example for the names")
+            raise Misconfigured(
+                f"{env_file} sets {_repeatable(unknown[0])}, which no bank knows: see .env.example for the names"
+            )
         given = {known[name.upper()]: value for name, value in values.items()}
         try:
             settings = cls(**_without_empty_options(given))
@@ -149,6 +154,8 @@ class Settings(BaseSettings):
 def _read(env_file: Path) -> dict[str, str]:
     """The ``NAME=value`` lines of *env_file*, taken literally; refused if others than its owner may read it."""
     try:
+        if env_file.is_dir():
+            raise Misconfigured(f"{env_file} is a directory; the env file in it is {env_file / 'bank.env'}")
         mode = env_file.stat().st_mode
         if mode & 0o077:
             raise Misconfigured(
@@ -163,8 +170,13 @@ def _read(env_file: Path) -> dict[str, str]:
         ) from None
     for name, value in values.items():
         if value is None:
-            raise Misconfigured(f"{env_file} has {name} without a value: write {name}=value")
+            raise Misconfigured(f"{env_file} has {_repeatable(name)} without a value: write NAME=value")
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _repeatable(name: str) -> str:
+    """*name*, unless it might be no name at all but a secret that slipped to a line of its own."""
+    return name if _NAME.fullmatch(name) else "something that is no variable's name"
 
 
 def _without_empty_options(given: dict[str, str]) -> dict[str, Any]:

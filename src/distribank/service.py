@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
@@ -68,7 +69,7 @@ class Service:
         self.clock = clock = SystemClock()
         chance, metrics = random.SystemRandom(), Metrics()
         _check_retention(settings)
-        roster = Roster.load(settings.network_file)
+        self.roster = roster = Roster.load(settings.network_file)
         key = load_private_key(settings.private_key_file)
         signer = Signer(own_keyid(roster, settings.bank_code, key, settings.private_key_file), key, clock, chance)
         verifier = Verifier(roster.keys, clock)
@@ -135,7 +136,7 @@ class Service:
         began = time.perf_counter()
         unfinished = await self.recovery.start()
         log.info(
-            "%s is ready: %d unfinished transactions found in the log, %.0f ms",
+            "%s is ready: unfinished transactions in the log: %d, read in %.0f ms",
             self.bank.code,
             unfinished,
             (time.perf_counter() - began) * 1000,
@@ -154,6 +155,13 @@ def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
 
 async def _serve(settings: Settings, wrapping: Wrapping) -> int:
     service = Service(settings, wrapping)
+    log.info("%s (%s) listens on %s port %d", settings.bank_code, settings.bank_name, settings.host, settings.port)
+    known_as = urlsplit(service.roster.own(settings.bank_code).url)
+    if known_as.scheme == "http" and known_as.port not in (settings.port, None):
+        log.warning(
+            "the network file sends other banks to port %d; if nothing forwards it here, they will not reach this bank",
+            known_as.port,
+        )
     return await serve(service.app(), settings.host, settings.port)
 
 

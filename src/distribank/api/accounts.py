@@ -29,7 +29,9 @@ from distribank.core.ledger import AccountType, EntryKind
 from distribank.core.refusals import Code, Refusal
 
 accounts = router("Accounts", HolderRoute)
-AccountPath = Annotated[AccountNumber, Path(description="Eight digits, a hyphen, a check digit.")]
+AccountPath = Annotated[
+    AccountNumber, Path(description="Eight digits, a hyphen, a check digit.", examples=["00000001-9"])
+]
 NOT_THEIRS = {404: "`not_found`: no such account, or none of the caller's"}
 CASH_CODES = {
     400: "`idempotency_key_required`, `invalid_idempotency_key`, `malformed_json`",

@@ -35,7 +35,7 @@ TITLES: Final = {
     415: "Body of another media type",
     422: "Refused",
     429: "Too many attempts; see Retry-After",
-    503: "Not now; see Retry-After",
+    503: "Not now; see Retry-After, where there is one",
 }
 
 DESCRIPTION: Final = """\

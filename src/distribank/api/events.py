@@ -18,6 +18,7 @@ from distribank.api.docs import problems
 from distribank.api.edge import Edge, edge_of, holder_of, identity_of
 from distribank.api.routes import HolderRoute, router
 from distribank.core.ledger import Account, Entry, Hold
+from distribank.core.protocol import Transaction
 
 events = router("Accounts", HolderRoute)
 KEEP_ALIVE: Final = 15.0
@@ -84,7 +85,8 @@ class EventStream(Response):
         async for number, kind, row in bank.reading.watch(self._account, self._after):
             if kind != "balance" or told is None:
                 told = number
-            data = to_json(_view(row, bank.code)).decode()
+            known = await bank.reading.transfer_of(row) if isinstance(row, Entry) else None
+            data = to_json(_view(row, bank.code, known)).decode()
             await _send_part(send, format_sse_event(event=kind, id=str(told), data_str=data))
 
 
@@ -103,7 +105,7 @@ async def _send_part(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-def _view(row: Account | Entry | Hold, bank: str) -> Json:
+def _view(row: Account | Entry | Hold, bank: str, known: Transaction | None) -> Json:
     if isinstance(row, Account):
         return views.balance(row)
-    return views.entry(row, bank) if isinstance(row, Entry) else views.hold(row)
+    return views.entry(row, bank, known) if isinstance(row, Entry) else views.hold(row)

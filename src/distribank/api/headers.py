@@ -28,7 +28,7 @@ IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "in": "header",
     "required": True,
     "description": "1 to 255 visible characters, quoted or bare, made anew for each order; send the same again to "
-    "repeat a request safely. Kept for 90 days.",
+    "repeat a request safely: the same key again moves nothing. Kept for 90 days.",
     "schema": {"type": "string", "pattern": r'^([!#-~][!-~]{0,254}|"[!#-\[\]-~]{1,255}")$'},
     "example": "2f1c0f0e-7d5b-4c39-8d54-3f6f0c2b9a11",
 }

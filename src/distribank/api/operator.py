@@ -51,7 +51,8 @@ async def inquire(request: Request, transfer_id: str) -> Response:
 @operator.get("/v1/operator/positions", response_model=answers.Items[answers.Position], summary="Positions")
 async def positions(request: Request) -> Response:
     """What this bank owes each peer, and is owed."""
-    return answer(views.positions(await bank_of(request).reading.books()))
+    bank = bank_of(request)
+    return answer(views.positions(await bank.reading.books(), [peer.bank for peer in bank.peers.views()]))
 
 
 @operator.get("/v1/operator/books", response_model=answers.Books, summary="Recount the books")

@@ -101,7 +101,7 @@ class Registration(Order):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"name": "Maria da Silva", "cpf": "529.982.247-25", "password": "correct horse battery"}]
+            "examples": [{"name": "Maria da Silva", "cpf": "529.982.247-25", "password": "correct-horse-battery"}]
         }
     )
 

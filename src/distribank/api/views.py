@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from distribank.api.answers import Json
@@ -333,20 +333,20 @@ def in_doubt(doubt: InDoubt) -> Json:
     }
 
 
-def positions(books: list[Book]) -> Json:
-    """What this bank owes each peer, and is owed."""
-    prefix = position_book("")
+def positions(books: list[Book], peers: Iterable[str]) -> Json:
+    """What this bank owes each of its *peers*, and is owed; and any other bank with which there is a position."""
+    kept = {book.peer: book for book in books if book.peer is not None}
+    everyone = {peer: Book(position_book(peer)) for peer in peers} | kept
     return {
         "items": [
             {
-                "bank": book.name.removeprefix(prefix),
+                "bank": peer,
                 "position": format_amount(book.balance),
                 "owing": format_amount(max(book.balance, 0)),
                 "owed": format_amount(max(-book.balance, 0)),
                 "reserved": format_amount(book.reserved),
             }
-            for book in books
-            if book.name.startswith(prefix)
+            for peer, book in sorted(everyone.items())
         ]
     }
 

@@ -53,7 +53,11 @@ class Reading:
             limit=limit,
             after=after,
         )
-        return [(entry, await self._store.get(Transaction, entry.operation)) for entry in entries]
+        return [(entry, await self.transfer_of(entry)) for entry in entries]
+
+    async def transfer_of(self, entry: Entry) -> Transaction | None:
+        """The transfer that posted *entry*; ``None`` for cash."""
+        return await self._store.get(Transaction, entry.operation)
 
     async def watch(self, number: str, after: int | None = None) -> AsyncGenerator[Change, None]:
         """The balance at once and after each change; before it, every entry and hold behind change number *after*.

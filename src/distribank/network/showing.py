@@ -60,7 +60,7 @@ def waiting(console: Console, what: str) -> Iterator[None]:
 
 
 def own_command(*arguments: str) -> str:
-    """A command line to paste that runs this program again, whether it is ``distribank`` or ``python -m distribank``."""
+    """A command line to paste: this program again, however it was called, with *arguments*."""
     typed = sys.argv[0]
     program = [sys.executable, "-m", "distribank"] if typed.endswith("__main__.py") else [typed]
     return shlex.join([*program, *arguments])

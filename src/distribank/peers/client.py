@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -184,7 +185,7 @@ class HttpPeers:
 
     async def _exchange(self, peer: _Peer, kind: str, texts: Sequence[bytes]) -> list[Answer | None]:
         """Send one request and return its answers; raises ``_Failed``. Either way the peer's presence is up to date."""
-        began = asyncio.get_running_loop().time()
+        began, started = asyncio.get_running_loop().time(), time.perf_counter()
         self.requests[peer.entry.code, kind] += 1
         self.messages[peer.entry.code, kind] += len(texts)
         try:
@@ -192,7 +193,7 @@ class HttpPeers:
         except _Failed as failure:
             peer.presence.failed(began, self._clock.wall_ms(), str(failure))
             raise
-        self._heard(peer, (asyncio.get_running_loop().time() - began) * 1000)
+        self._heard(peer, (time.perf_counter() - started) * 1000)  # the loop's own clock may tick in milliseconds
         self._on_clock(peer.entry.code, answers.clock)
         if too_far_ahead(answers.clock, self._clock.wall_ms()):
             return [_as_late_as(answers.clock, answer) for answer in answers.answers]

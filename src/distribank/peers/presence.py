@@ -29,6 +29,7 @@ class Presence:
     def heard(self, now: float, wall_ms: int, rtt_ms: float | None = None) -> bool:
         """Something well-signed arrived; whether that means that the peer has come (back)."""
         self.heard_at = now
+        self.last_error = None
         if rtt_ms is not None:
             self.rtt_ms = rtt_ms
         return self._become(PeerStatus.ONLINE, wall_ms)

@@ -86,7 +86,9 @@ class Roster:
             entries = _parse_banks(strict_json.loads(path.read_bytes()))
             return cls(entries)
         except OSError as error:
-            raise Misconfigured(f"network file {path}: cannot be read: {error.strerror}") from error
+            raise Misconfigured(
+                f"network file {path}: cannot be read: {error.strerror}; set DISTRIBANK_NETWORK_FILE to where it is"
+            ) from error
         except strict_json.MalformedJSON as error:
             raise Misconfigured(f"network file {path}: not valid JSON: {error}") from error
         except Misconfigured as error:
@@ -224,7 +226,9 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
                 )
             pem = file.read(MAX_PRIVATE_KEY_FILE)
     except OSError as error:
-        raise Misconfigured(f"private key file {path}: cannot be read: {error.strerror}") from error
+        raise Misconfigured(
+            f"private key file {path}: cannot be read: {error.strerror}; set DISTRIBANK_PRIVATE_KEY_FILE to where it is"
+        ) from error
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -241,5 +245,6 @@ def own_keyid(roster: Roster, code: str, key: Ed25519PrivateKey, path: Path) -> 
         if raw_public_key(public) == raw:
             return keyid
     raise Misconfigured(
-        f"private key file {path} belongs to none of the public keys that the network file lists for bank {code}"
+        f"private key file {path} belongs to none of the public keys that the network file lists for bank {code}: "
+        "set DISTRIBANK_PRIVATE_KEY_FILE to the key that does, or have its public half added there, at every bank"
     )

@@ -67,6 +67,7 @@ class SqliteStore(GroupCommit):
         self._path, self._vfs = path, vfs
         self._lock = sqlite_files.lock(path)
         try:
+            sqlite_files.check_place(path, marker)
             self._writer = sqlite_files.open_writer(path, vfs)
             try:
                 self._identity = sqlite_files.identify(

@@ -9,12 +9,14 @@ milliseconds and happens before a bank serves.
 A log that was lost cannot tell "never voted" from "the vote was lost", and must not promise (``protocol.md``, the
 inquiry column). So the first database of a bank leaves a marker outside its own directory, beside the bank's private
 key; a bank with a marker but no database has lost a disk: its new log reaches back to this moment and no further,
-and its new incarnation keeps it from answering "aborted" for what the lost log may have decided.
+and its new incarnation keeps it from answering "aborted" for what the lost log may have decided. The marker also
+tells where the database stood, so that a mistyped setting does not pass for a lost disk.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -25,6 +27,8 @@ import apsw
 
 from distribank.breakages import StoreInUse, StoreUnusable
 from distribank.ports import Chance
+
+log = logging.getLogger("distribank.store")
 
 APPLICATION_ID: Final = 0x44424E4B
 """``DBNK``: what SQLite's header says of a database that is ours."""
@@ -49,6 +53,14 @@ class Identity:
     incarnation: str
     reaches_back_to: int
     last_stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Marker:
+    """Which database is the bank's latest, and where it stood when it was last opened."""
+
+    incarnation: str
+    path: Path
 
 
 def lock(path: Path) -> int:
@@ -138,7 +150,7 @@ def identify(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_m
     """Whose database this is, made first if it is empty; ``StoreUnusable`` if *bank* must not serve from it."""
     try:
         if _is_empty(writer):
-            return _create(writer, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
+            return _create(writer, path, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
         _check_version(writer, path)
         _migrate(writer)
         identity = _read_identity(writer)
@@ -161,18 +173,25 @@ def _is_empty(writer: apsw.Connection) -> bool:
     return writer.execute(TABLES).fetchall() == [(0,)]
 
 
-def _create(writer: apsw.Connection, bank: str, marker: Path, now_ms: int, incarnation: str) -> Identity:
+def _create(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_ms: int, incarnation: str) -> Identity:
     """Make the database. A crash at any point here leads, next time, to the same or to a more careful answer."""
     lost = marker.exists()
     reaches_back_to = now_ms if lost else 0
     if lost:
-        _write_marker(marker, incarnation)  # first: a database that the marker does not name would be refused
+        log.warning(
+            "bank %s had a database, says %s, and it is gone: an empty one is made at %s. If there is a backup, stop "
+            "this bank at once and put it back. What the lost one promised is unknown to this one, and it will say so",
+            bank,
+            marker,
+            path,
+        )
+        _write_marker(marker, incarnation, path)  # first: a database that the marker does not name would be refused
     writer.execute("BEGIN IMMEDIATE")
     writer.execute(_script("schema.sql"))
     writer.execute(INSERT_META, (bank, incarnation, reaches_back_to))
     writer.execute("COMMIT")
     if not lost:
-        _write_marker(marker, incarnation)  # second: a bank that never had a database has lost nothing
+        _write_marker(marker, incarnation, path)  # second: a bank that never had a database has lost nothing
     return Identity(bank, incarnation, reaches_back_to, 0)
 
 
@@ -205,25 +224,47 @@ def _script(name: str) -> str:
     return resources.files("distribank.store").joinpath(name).read_text(encoding="utf-8")
 
 
+def check_place(path: Path, marker: Path) -> None:
+    """Refuse to begin an empty database at *path* while the bank's own stands elsewhere: a setting is mistyped."""
+    named = _read_marker(marker)
+    if named is None or path.exists() or named.path == path.absolute() or not named.path.is_file():
+        return
+    raise StoreUnusable(
+        f"there is no database at {path}, but {marker} says that this bank's is {named.path}, and it is there: "
+        "correct DISTRIBANK_DATABASE_URL"
+    )
+
+
 def _check_marker(identity: Identity, path: Path, marker: Path) -> None:
     """A database that is not the bank's latest is an old copy: what the latest promised is not in it."""
-    if not marker.exists():
-        _write_marker(marker, identity.incarnation)
-        return
-    named = marker.read_text(encoding="ascii").strip()
-    if named != identity.incarnation:
+    named = _read_marker(marker)
+    if named is not None and named.incarnation != identity.incarnation:
         raise StoreUnusable(
-            f"{path} is not the latest database of bank {identity.bank}: {marker} names incarnation {named}, "
-            f"this one is {identity.incarnation}; an old copy has forgotten promises and must not be served"
+            f"{path} is not the latest database of bank {identity.bank}: {marker} names {named.path}, incarnation "
+            f"{named.incarnation}, and this one is {identity.incarnation}; an old copy has forgotten promises and must "
+            "not be served: put the latest one back"
         )
+    if named is None or named.path != path.absolute():
+        _write_marker(marker, identity.incarnation, path)
 
 
-def _write_marker(marker: Path, incarnation: str) -> None:
+def _read_marker(marker: Path) -> _Marker | None:
+    """What *marker* says of the bank's latest database; ``None`` if there is none yet."""
+    try:
+        incarnation, _, place = marker.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeError) as error:
+        raise StoreUnusable(f"cannot read the marker {marker}: {error}; it is two lines of text") from error
+    return _Marker(incarnation.strip(), Path(place.strip()))
+
+
+def _write_marker(marker: Path, incarnation: str, path: Path) -> None:
     """Replace the marker as a whole, durably."""
     draft = marker.with_name(marker.name + ".new")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-            file.write(incarnation + "\n")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(f"{incarnation}\n{path.absolute()}\n")
             file.flush()
             os.fsync(file.fileno())
         draft.replace(marker)
