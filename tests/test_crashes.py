@@ -23,6 +23,13 @@ from distribank.service import EXIT_DURABILITY_LOST
 from tests.processes import CHEAP, CPFS, PASSWORD, RealBank, network_of, until
 
 FINAL = {"completed", "aborted"}
+MOMENTS = [
+    # prepares sent, votes in, decided, some commits sent, some acknowledged, all acknowledged
+    ["before Prepare", "after Prepare", "after Decided", "before Commit to 99990003", "after Commit", "after Ended"],
+    # voted, carried out
+    ["after Prepared is durable", "after Resolved is durable"],
+]
+"""The moments at which a coordinator and a participant must at least have been killed."""
 
 
 class People:
@@ -129,8 +136,7 @@ async def test_a_bank_killed_at_any_write_or_message_comes_back_and_the_transfer
             assert {await people.status_at(place, transfer) for place in range(3)} - {None} == {final["status"]}
             await people.check_books()
         reached = points_of(script)
-        wanted = {0: ["Prepare", "Decided", "Commit", "Ended"], 1: ["Prepared", "Resolved"]}[victim]
-        for word in wanted:
+        for word in MOMENTS[victim]:
             assert any(word in point for point in reached), f"no point named {word} was ever reached"
         assert points >= {0: 12, 1: 4}[victim], reached
 
