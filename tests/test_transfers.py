@@ -453,6 +453,23 @@ async def test_a_concurrent_batch_runs_every_transfer_and_answers_in_the_order_g
         assert await net.balance(B, b) == (5050, 5050)
 
 
+async def test_a_batch_of_large_transfers_has_fewer_of_them_under_way() -> None:
+    """Else they would miss the vote deadline together, and be refused for a load that the bank made itself."""
+    async with world(2) as net:
+        a, b = await net.account(A, 10_000), await net.account(B)
+        most = 0
+
+        async def count(_sender: str, _bank: str, _message: Message) -> str:
+            nonlocal most
+            most = max(most, net.banks[A].bank.coordinating.under_way)
+            return "deliver"
+
+        net.weather = count
+        result = await batch(net, [pay(*[(A, a, -1), (B, b, 1)] * 32) for _ in range(20)])
+        assert states(result) == [State.ENDED] * 20
+        assert most == 8
+
+
 async def test_a_sequential_batch_stops_or_goes_on_behind_a_failure_as_ordered() -> None:
     async with world(2) as net:
         a, b = await net.account(A, 100), await net.account(B)

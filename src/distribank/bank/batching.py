@@ -24,7 +24,10 @@ from distribank.core.transfer import check_legs
 from distribank.ports import Queries
 
 CONCURRENT_TRANSFERS: Final = 256
-"""How many transfers of one concurrent batch are under way at once."""
+"""How many transfers of one concurrent batch are under way at once, at most."""
+
+CONCURRENT_LEGS: Final = 512
+"""How many legs these may have together: more would not get their votes before the deadline."""
 
 PAGE: Final = 100
 """How many unfinished batches are read at once."""
@@ -128,7 +131,9 @@ class Batching:
                 return
 
     async def _all_at_once(self, batch: Batch, holder: Holder) -> None:
-        """A few hundred workers take the next item each: a batch has no more under way than that."""
+        """Some workers take the next item each: so many that what is under way gets its votes in time."""
+        most_legs = max(len(item.legs) for item in batch.items)
+        workers = min(CONCURRENT_TRANSFERS, len(batch.items), max(1, CONCURRENT_LEGS // most_legs))
         waiting = iter(list(enumerate(batch.items)))
 
         async def work() -> None:
@@ -136,7 +141,7 @@ class Batching:
                 await self._run_item(batch, index, item, holder)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(CONCURRENT_TRANSFERS, len(batch.items))):
+            for _ in range(workers):
                 group.create_task(work())
 
     async def _run_item(self, batch: Batch, index: int, item: BatchItem, holder: Holder) -> ItemResult:

@@ -1,0 +1,61 @@
+"""Whether an answer is as the bank's own description says: the part of JSON Schema that the description uses.
+
+A stranger's test would take a validator from a shelf; this one is small enough to read, and adds no dependency.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+_TYPES: Final[dict[str, Any]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
+_UNDERSTOOD: Final = {"type", "enum", "const", "pattern", "anyOf", "$ref", "required", "properties", "items"} | {
+    "additionalProperties",
+    *("title", "description", "examples", "default"),
+}
+
+
+def flaws(value: Any, schema: Any, models: dict[str, Any], at: str = "answer") -> list[str]:
+    """Everything about *value* that *schema* does not allow, in words; *models* are the description's own."""
+    if "$ref" in schema:
+        return flaws(value, models[schema["$ref"].rpartition("/")[2]], models, at)
+    assert set(schema) <= _UNDERSTOOD, f"{at}: this reads no {set(schema) - _UNDERSTOOD}"
+    if "anyOf" in schema:
+        found = [flaws(value, one, models, at) for one in schema["anyOf"]]
+        return [] if [] in found else [f"{at} is none of {len(found)} alternatives: {found}"]
+    found_here = _of_itself(value, schema, at)
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        found_here += [f"{at} lacks {name}" for name in schema.get("required", ()) if name not in value]
+        for name, member in value.items():
+            allowed = known.get(name, others)
+            if allowed is False:
+                found_here.append(f"{at} has {name}, which is not described")
+            elif isinstance(allowed, dict):
+                found_here += flaws(member, allowed, models, f"{at}.{name}")
+    if isinstance(value, list):
+        for place, item in enumerate(value):
+            found_here += flaws(item, schema.get("items", {}), models, f"{at}[{place}]")
+    return found_here
+
+
+def _of_itself(value: Any, schema: Any, at: str) -> list[str]:
+    found = []
+    kind = schema.get("type")
+    if kind and (not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")):
+        found.append(f"{at} is no {kind}: {value!r}")
+    if "enum" in schema and value not in schema["enum"]:
+        found.append(f"{at} is none of {schema['enum']}: {value!r}")
+    if "const" in schema and value != schema["const"]:
+        found.append(f"{at} is not {schema['const']!r}: {value!r}")
+    if "pattern" in schema and isinstance(value, str) and not re.search(schema["pattern"], value):
+        found.append(f"{at} is not as {schema['pattern']}: {value!r}")
+    return found
