@@ -486,6 +486,10 @@ async def test_an_unbalanced_item_fails_alone() -> None:
         a, b = await net.account(A, 100), await net.account(A)
         result = await batch(net, [pay((A, a, -1), (A, b, 2)), pay((A, a, -1), (A, b, 1))])
         assert states(result) == [Code.UNBALANCED_TRANSFER, State.ENDED]
+        odd = await batch(net, [pay(), pay(*[(A, a, -1), (A, b, 1)] * 300)], key="odd")
+        assert states(odd) == [Code.UNBALANCED_TRANSFER, Code.TOO_MANY_LEGS]
+        fine = await batch(net, [pay(), pay(*[(A, a, -1), (A, b, 1)] * 300), pay((A, a, -1), (A, b, 1))], key="fine")
+        assert states(fine) == [Code.UNBALANCED_TRANSFER, Code.TOO_MANY_LEGS, State.ENDED]
 
 
 @pytest.mark.parametrize("mode", list(Mode))

@@ -7,6 +7,7 @@ transfer goes: FastAPI describes them, and nothing of its machinery runs between
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from email.message import Message
 from typing import Any, ClassVar, Final
@@ -24,6 +25,9 @@ from distribank.api.problems import Problem
 from distribank.api.tokens import Authority
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+LONG_BODY: Final = 64 * 1024
+"""Bytes beyond which a body is read in another thread; only batches may be so long."""
+
 FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -95,17 +99,26 @@ class PlainRoute(HolderRoute):
         async def plain(request: Request) -> Response:
             await edge_of(request).admit(request, Authority.HOLDER)
             _check_media_type(request, ("application/json",))
-            body = parse_json(await request.body())
-            try:
-                order = model.model_validate(body)
-            except ValidationError as error:
-                raise RequestValidationError(
-                    [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False, include_input=False)]
-                ) from None
+            body = await request.body()
+            if len(body) <= LONG_BODY:
+                order = _read(model, body)
+            else:  # a batch of megabytes takes a second to read: votes must not wait for it
+                order = await asyncio.to_thread(_read, model, body)
             response: Response = await endpoint(request, order)
             return response
 
         return plain
+
+
+def _read(model: type[BaseModel], body: bytes) -> BaseModel:
+    """What *body* orders; raises ``malformed_json``, or says what is not valid in it."""
+    value = parse_json(body)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False, include_input=False)]
+        ) from None
 
 
 def router(tag: str, route: type[Route]) -> APIRouter:

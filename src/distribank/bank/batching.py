@@ -32,6 +32,9 @@ CONCURRENT_LEGS: Final = 512
 PAGE: Final = 100
 """How many unfinished batches are read at once."""
 
+RESULTS_AT_ONCE: Final = 50
+"""Results that are gathered before others get their turn."""
+
 MAX_RUNNING: Final = 100
 """Batches that run at a time; together with the transfers of each, this bounds what they have under way."""
 
@@ -132,7 +135,7 @@ class Batching:
 
     async def _all_at_once(self, batch: Batch, holder: Holder) -> None:
         """Some workers take the next item each: so many that what is under way gets its votes in time."""
-        most_legs = max(len(item.legs) for item in batch.items)
+        most_legs = max(1, *(len(item.legs) for item in batch.items))
         workers = min(CONCURRENT_TRANSFERS, len(batch.items), max(1, CONCURRENT_LEGS // most_legs))
         waiting = iter(list(enumerate(batch.items)))
 
@@ -155,7 +158,11 @@ class Batching:
     async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
         batch = await self._store.get(Batch, batch_id)
         assert batch is not None, f"batch {batch_id} vanished"
-        results = [await self._item_result(batch, index, item) for index, item in enumerate(batch.items)]
+        results = []
+        for index, item in enumerate(batch.items):
+            results.append(await self._item_result(batch, index, item))
+            if index % RESULTS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a store's reads need not wait for anything: let others in
         await self._store.flushed()
         return BatchResult(batch, results, replayed)
 
