@@ -13,27 +13,10 @@ from typing import Any, Final
 
 from distribank.core.clock import MAX_STAMP
 from distribank.ports import Queries
-from distribank.store.sqlite_rows import (
-    ACCOUNT,
-    BATCH,
-    BOOK,
-    CONSENT,
-    ENTRY,
-    HOLD,
-    PERSON,
-    RECORD,
-    TRANSFER,
-    Columns,
-    account_of,
-    batch_of,
-    book_of,
-    consent_of,
-    entry_of,
-    hold_of,
-    person_of,
-    record_of,
-    transfer_of,
-)
+from distribank.store.sqlite_columns import Columns
+from distribank.store.sqlite_ledger import ACCOUNT, BOOK, ENTRY, HOLD, account_of, book_of, entry_of, hold_of
+from distribank.store.sqlite_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
+from distribank.store.sqlite_transfers import RECORD, TRANSFER, record_of, transfer_of
 
 LAST: Final = MAX_STAMP
 """After which everything comes that is listed newest first."""

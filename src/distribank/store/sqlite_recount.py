@@ -12,7 +12,7 @@ import apsw
 
 from distribank.ports import Recount
 from distribank.store.recount import MAX_FINDINGS, Findings, reserved_findings
-from distribank.store.sqlite_rows import TRANSFER, transfer_of
+from distribank.store.sqlite_transfers import TRANSFER, transfer_of
 
 TOTALS: Final = """
     SELECT account.number, account.posted, account.held,

@@ -1,0 +1,186 @@
+"""Transactions in SQLite, in the table ``transfer``, and the records that tell what became of each.
+
+Responsible for the sentences that write and read both kinds, and for their columns. A later state does not change what
+was ordered, so where the durable transaction is remembered it is *moved*: only its progress is written, never the order
+or the subjects again. Records are added and never replaced. Nothing here knows which state may follow which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Final
+
+import apsw
+
+from distribank.core.protocol import Record, RecordKind, Role, State, Transaction
+from distribank.core.transfer import Order
+from distribank.store.group import Recent
+from distribank.store.sqlite_columns import (
+    Columns,
+    legs_json,
+    legs_of,
+    parties_json,
+    parties_of,
+    refusal_json,
+    refusal_of,
+    uses_json,
+    uses_of,
+    votes_json,
+    votes_of,
+    words_json,
+    words_of,
+)
+
+# Transactions -----------------------------------------------------------------------------------------------------
+
+PUT_TRANSFER: Final = """
+    INSERT INTO transfer (id, role, state, begun_at, prepared_at, commit_at, decided_at, completed_at, vote_by,
+                          end_to_end_id, holder_cpf, holder_id, description, ordered_at, legs,
+                          digest, participants, because, votes, consents, counterparties, subjects)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET
+        role = excluded.role, state = excluded.state, prepared_at = excluded.prepared_at,
+        commit_at = excluded.commit_at, decided_at = excluded.decided_at, completed_at = excluded.completed_at,
+        vote_by = excluded.vote_by, end_to_end_id = excluded.end_to_end_id, holder_cpf = excluded.holder_cpf,
+        holder_id = excluded.holder_id, description = excluded.description, ordered_at = excluded.ordered_at,
+        legs = excluded.legs, digest = excluded.digest, participants = excluded.participants,
+        because = excluded.because, votes = excluded.votes, consents = excluded.consents,
+        counterparties = excluded.counterparties
+"""
+MOVE_TRANSFER: Final = """
+    UPDATE transfer SET state = ?, prepared_at = ?, commit_at = ?, decided_at = ?, completed_at = ?,
+                        because = ?, votes = ?, counterparties = ?
+     WHERE id = ?
+"""
+ADD_SUBJECT: Final = "INSERT OR IGNORE INTO transfer_subject (subject, begun_at, id) VALUES (?, ?, ?)"
+TRANSFER: Final = """
+    SELECT transfer.id, role, state, transfer.begun_at, prepared_at, commit_at, decided_at, completed_at, vote_by,
+           end_to_end_id, holder_cpf, holder_id, description, ordered_at, legs,
+           digest, participants, because, votes, consents, counterparties, subjects
+      FROM transfer
+"""
+
+
+def write_transfers(writer: apsw.Connection, transactions: dict[str, Transaction], recent: Recent) -> None:
+    """Only what a later state can change, where the transaction is durable already: never the order again."""
+    moved, whole = [], []
+    for transaction in transactions.values():
+        if _same_order(transaction, recent.get(transaction.id)):
+            moved.append(_progress(transaction))
+        else:
+            whole.append(transaction)
+    if moved:
+        writer.executemany(MOVE_TRANSFER, moved)
+    if whole:
+        writer.executemany(PUT_TRANSFER, map(_transfer_columns, whole))
+        writer.executemany(ADD_SUBJECT, [(subject, t.begun_at, t.id) for t in whole for subject in t.subjects])
+
+
+def _same_order(transaction: Transaction, known: Transaction | None) -> bool:
+    return (
+        known is not None
+        and (transaction.order is known.order or transaction.order == known.order)
+        and transaction.participants == known.participants
+        and transaction.consents == known.consents
+        and transaction.digest == known.digest
+        and transaction.vote_by == known.vote_by
+        and transaction.role is known.role
+    )
+
+
+def _progress(transaction: Transaction) -> Columns:
+    return (
+        transaction.state,
+        transaction.prepared_at,
+        transaction.commit_at,
+        transaction.decided_at,
+        transaction.completed_at,
+        refusal_json(transaction.because),
+        votes_json(transaction.votes),
+        parties_json(transaction.counterparties),
+        transaction.id,
+    )
+
+
+def _transfer_columns(transaction: Transaction) -> Columns:
+    order = transaction.order
+    return (
+        transaction.id,
+        transaction.role,
+        transaction.state,
+        transaction.begun_at,
+        transaction.prepared_at,
+        transaction.commit_at,
+        transaction.decided_at,
+        transaction.completed_at,
+        transaction.vote_by,
+        *(_order_columns(order) if order is not None else (None,) * 6),
+        transaction.digest,
+        words_json(transaction.participants),
+        refusal_json(transaction.because),
+        votes_json(transaction.votes),
+        uses_json(transaction.consents),
+        parties_json(transaction.counterparties),
+        words_json(transaction.subjects),
+    )
+
+
+def _order_columns(order: Order) -> Columns:
+    return (
+        order.end_to_end_id,
+        order.holder_cpf,
+        order.holder_id,
+        order.description,
+        order.ordered_at,
+        legs_json(order.legs),
+    )
+
+
+def transfer_of(columns: Columns) -> Transaction:
+    identity, role, state, begun_at, prepared_at, commit_at, decided_at, completed_at, vote_by = columns[:9]
+    digest, participants, because, votes, consents, counterparties, subjects = columns[15:]
+    return Transaction(
+        identity,
+        Role(role),
+        State(state),
+        begun_at,
+        words_of(participants),
+        _order_of(*columns[9:15]),
+        vote_by,
+        digest,
+        prepared_at,
+        commit_at,
+        decided_at,
+        completed_at,
+        refusal_of(because),
+        votes_of(votes),
+        uses_of(consents),
+        parties_of(counterparties),
+        words_of(subjects),
+    )
+
+
+def _order_of(
+    end_to_end_id: str, cpf: str, holder_id: str, description: str | None, ordered_at: int, legs: str | None
+) -> Order | None:
+    if legs is None:
+        return None
+    return Order(end_to_end_id, cpf, holder_id, description, ordered_at, legs_of(legs))
+
+
+# The log ----------------------------------------------------------------------------------------------------------
+
+ADD_RECORD: Final = """
+    INSERT INTO record (transaction_id, stamp, kind, before, after, detail) VALUES (?, ?, ?, ?, ?, ?)
+"""
+RECORD: Final = "SELECT transaction_id, stamp, kind, before, after, detail FROM record"
+
+record_columns: Final[Callable[[Record], Columns]] = attrgetter(
+    "transaction", "stamp", "kind", "before", "after", "detail"
+)
+
+
+def record_of(columns: Columns) -> Record:
+    transaction, stamp, kind, *rest = columns
+    return Record(transaction, stamp, RecordKind(kind), *rest)
