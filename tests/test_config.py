@@ -56,7 +56,7 @@ def test_relative_paths_are_relative_to_the_env_file(tmp_path: Path) -> None:
 
     assert settings.network_file == tmp_path / "../network.json"
     assert settings.private_key_file == tmp_path / "key.pem"
-    assert settings.database_file == tmp_path / "bank.db"
+    assert settings.database_url == f"sqlite:///{tmp_path}/bank.db"
     assert settings.database_url == f"sqlite:///{tmp_path}/bank.db"
 
 
@@ -65,7 +65,7 @@ def test_absolute_paths_stay_as_they_are(tmp_path: Path) -> None:
         env_file(tmp_path, DATABASE_URL="sqlite:////var/lib/bank.db", NETWORK_FILE="/etc/net.json")
     )
 
-    assert settings.database_file == Path("/var/lib/bank.db")
+    assert settings.database_url == "sqlite:////var/lib/bank.db"
     assert settings.network_file == Path("/etc/net.json")
 
 

@@ -12,7 +12,7 @@ from distribank.breakages import KeyInProgress, KeyReused
 from distribank.core.batches import BatchItem, Mode, OnFailure
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
-from distribank.core.ledger import AccountType, EntryKind
+from distribank.core.ledger import AccountType, EntryKind, Hold
 from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
@@ -545,8 +545,9 @@ async def test_a_watcher_sees_every_entry_and_hold_and_resumes_where_it_stopped(
         for _ in range(3):
             await net.transfer(A, (A, a, -10), (B, b, 10))
         resumed = reading.watch(a, after=seen[-1][0])
-        missed = [await anext(resumed) for _ in range(7)]
+        missed = [await anext(resumed) for _ in range(10)]
         await resumed.aclose()  # type: ignore[attr-defined]
-        assert [kind for _, kind, _ in missed] == ["hold", "entry"] * 3 + ["balance"]
+        assert [kind for _, kind, _ in missed] == ["hold", "hold", "entry"] * 3 + ["balance"]
+        assert [row.state for _, _, row in missed if isinstance(row, Hold)] == ["placed", "posted"] * 3
         numbers = [change for change, _, _ in missed[:-1]]
         assert numbers == sorted(set(numbers))

@@ -135,12 +135,6 @@ class Settings(BaseSettings):
         return self.model_copy(update=changes)
 
     @property
-    def database_file(self) -> Path | None:
-        """The SQLite file, ``None`` where the database is a server's."""
-        url = self.database_url
-        return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
-
-    @property
     def position_limit_centavos(self) -> int | None:
         """What a peer may come to owe this bank, in centavos; ``None`` where there is no limit."""
         return None if self.position_limit is None else parse_amount(self.position_limit)

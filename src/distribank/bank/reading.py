@@ -7,12 +7,12 @@ before it. Nothing here changes anything.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from distribank.bank.rhythm import Rhythm
 from distribank.core import coordinator
-from distribank.core.ledger import Account, Book, Entry, Hold
+from distribank.core.ledger import Account, Book, Entry, Hold, HoldState
 from distribank.core.protocol import State, Transaction
 from distribank.ports import Queries, Recount
 
@@ -163,8 +163,16 @@ class Reading:
             full = [rows[-1].change for rows in (entries, holds) if len(rows) == PAGE]
             complete = min([until, *full])  # behind the end of a full page, the other list may have what this has not
             page: list[Change] = [(entry.change, "entry", entry) for entry in entries if entry.change <= complete]
-            page += [(hold.change, "hold", hold) for hold in holds if hold.change <= complete]
+            for hold in holds:
+                page += [(told.change, "hold", told) for told in _history(hold) if seen < told.change <= complete]
             changes += sorted(page, key=lambda change: change[0])
             if complete == until:
                 return changes
             seen = complete
+
+
+def _history(hold: Hold) -> list[Hold]:
+    """A hold as it was placed and, if it is not any more, as it is now."""
+    if hold.change == hold.placed_change:
+        return [hold]
+    return [replace(hold, state=HoldState.PLACED, change=hold.placed_change, resolved_at=None), hold]
