@@ -25,7 +25,7 @@ from distribank.core.ledger import (
     Reservation,
 )
 from distribank.core.money import MAX_BALANCE
-from distribank.core.refusals import Code
+from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg, banks_of, legs_at, net_flow
 from tests.stories import ANA_HERE, ANA_THERE, CAIO, WALL, A, B, C, account, ledger, ledger_after, leg
 
@@ -225,6 +225,17 @@ def test_a_missing_or_closed_account_is_refused_on_either_side() -> None:
         assert missing.code is Code.ACCOUNT_NOT_FOUND
         assert closed is not None
         assert closed.code is Code.ACCOUNT_CLOSED
+
+
+def test_only_an_account_without_money_and_without_holds_closes_and_once_closed_it_stays_as_it_is() -> None:
+    for kept in (account(ANA_HERE, 10), account(ANA_HERE, open_holds=1)):
+        refused = books.close(kept, WALL)
+        assert isinstance(refused, Refusal)
+        assert refused.code is Code.ACCOUNT_NOT_EMPTY
+    closed = books.close(account(ANA_HERE), WALL)
+    assert isinstance(closed, Account)
+    assert (closed.closed_at, closed.changes) == (WALL, 1)
+    assert books.close(closed, WALL + 1) == closed
 
 
 def test_no_account_may_hold_more_than_the_bound_pending_credits_included() -> None:

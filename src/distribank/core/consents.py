@@ -82,13 +82,10 @@ def check(consents: Sequence[Consent], request: Request) -> Refusal | None:
     """Why the debits of *request* are not all consented to, or ``None``.
 
     *consents* are all that were given on the accounts concerned. Several debit legs on one account are one debit
-    of their sum: a ceiling per transfer would mean nothing otherwise. An account that is not here is the ledger's
-    to refuse.
+    of their sum: a ceiling per transfer would mean nothing otherwise. The ledger has found every account before.
     """
     for number, amount in _debits(request.legs).items():
-        account = request.accounts.get(number)
-        if account is None:
-            continue
+        account = request.accounts[number]
         leg = next(leg for leg in request.legs if leg.account == number and leg.direction is Direction.DEBIT)
         found = _serving(consents, number, request)
         code = None
