@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -410,3 +411,13 @@ async def test_a_coordinator_lets_no_peer_come_to_owe_it_more_than_its_cap() -> 
         assert states(list(done)).count(State.ENDED) == 2
         assert {d.because.code for d in done if d.because} == {Code.POSITION_LIMIT}
         assert [book.reserved for book in await net.stores[A].find(Queries.BOOKS) if book.peer] == [0]
+
+
+async def test_what_a_peer_says_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with world(2) as net:
+        forged = Refusal(Code.BANK_REFUSED, "no\n99990002 ALARM: all is lost")
+        abort = Abort(f"{A}.{'0' * 32}.{'0' * 32}", forged)
+        with caplog.at_level(logging.INFO):
+            await net.banks[B].bank.participating.receive(A, 0, [abort])
+        assert "all is lost" in caplog.text
+        assert not any(line.startswith("99990002 ALARM") for line in caplog.text.splitlines())

@@ -21,6 +21,7 @@ from distribank.core.consents import (
     use,
 )
 from distribank.core.ledger import Account
+from distribank.core.money import MAX_BALANCE
 from distribank.core.refusals import Code
 from distribank.core.transfer import Leg
 from tests.stories import ANA_CPF, ANA_THERE, CAIO, CAIO_CPF, RUI_CPF, WALL, A, B, C, account, consent, leg
@@ -97,6 +98,12 @@ def test_a_debit_above_the_ceiling_per_transfer_or_in_total_is_refused() -> None
     assert code([consent(used=801)], request()) is Code.CONSENT_EXCEEDED
     assert code([consent(used=800)], request()) is None
     assert code([consent(max_total=None, used=10**9)], request()) is None
+
+
+def test_what_was_used_of_a_consent_without_a_total_stays_a_number_that_a_store_can_keep() -> None:
+    """Else a store could not write it, and the bank would stop at each prepare that uses it."""
+    assert code([consent(max_total=None, used=MAX_BALANCE - 200)], request()) is None
+    assert code([consent(max_total=None, used=MAX_BALANCE - 199)], request()) is Code.CONSENT_EXCEEDED
 
 
 def test_several_debits_of_one_account_are_one_debit_of_their_sum() -> None:

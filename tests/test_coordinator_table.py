@@ -306,6 +306,14 @@ def test_a_yes_from_a_clock_too_far_ahead_counts_as_a_no_and_its_hold_is_told_to
     assert told(step) == [(B, Abort), (C, Abort)]
 
 
+def test_a_bank_whose_own_time_has_run_out_is_named_alone() -> None:
+    step = coordinate(preparing(), Event.DEADLINE, bank=C)
+    assert step.transaction is not None
+    assert step.transaction.because is not None
+    assert (step.transaction.because.code, step.transaction.because.bank) == (Code.BANK_UNREACHABLE, C)
+    assert told(step) == [(B, Abort), (C, Abort)]
+
+
 def test_the_same_yes_again_is_not_counted_twice() -> None:
     step = coordinate(half_voted(), Event.YES, vote=yes(B))
     assert changes_nothing(step, half_voted())

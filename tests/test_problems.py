@@ -50,7 +50,7 @@ def test_a_problem_is_a_document_of_its_media_type() -> None:
 @pytest.mark.parametrize(
     ("breakage", "status", "code"),
     [
-        (KeyReused("used before"), 422, "idempotency_conflict"),
+        (KeyReused(), 422, "idempotency_conflict"),
         (KeyInProgress("t1"), 409, "idempotency_in_progress"),
         (OutcomeUnknown("t1"), 503, "outcome_unknown"),
         (DurabilityLost("disk full"), 503, "outcome_unknown"),

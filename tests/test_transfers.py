@@ -202,6 +202,21 @@ async def test_what_a_202_promised_is_found_after_a_crash_and_what_was_not_answe
 # Recovery ---------------------------------------------------------------------------------------------------------
 
 
+async def test_a_transfer_whose_outcome_recovery_brings_is_counted_like_any_other() -> None:
+    async with world(2, vote_deadline=5) as net:
+        a, b = await net.account(A, 100), await net.account(B)
+        net.weather = losing(Prepare, "lose request")
+        await net.transfer(A, (A, a, -10), (B, b, 10), wait=0)
+        await net.stores[A].flushed()
+        await net.crash(A)
+        net.calm()
+        await net.start(A)
+        aborted = net.banks[A].bank.metrics.registry.get_sample_value(
+            "distribank_transfers_total", {"outcome": "aborted"}
+        )
+        assert aborted == 1
+
+
 async def test_a_coordinator_that_dies_before_deciding_has_aborted() -> None:
     async with world(3, vote_deadline=5) as net:
         a, b, c = [await net.account(code, 100) for code in (A, B, C)]

@@ -5,7 +5,7 @@ coordinated by the bank at which it was ordered; there is no hub, no clearing ho
 
 The house, from the outside in; imports point inward only (``tests/test_architecture.py`` keeps it so)::
 
-     cli ──► network ──► api/app ──► store/*, peers, config        edges: choose the parts
+     cli ──► network ──► service ──► store/*, peers, config        edges: choose the parts
                             │
      api/<clients> ─┐       ▼
      api/interbank ─┴──►  bank  ◄── recovery                       drives: load → decide → persist → send
@@ -30,7 +30,10 @@ The house, from the outside in; imports point inward only (``tests/test_architec
 ``peers``     talks to other banks over httpx: ``wire`` (messages as JSON), ``signatures`` (RFC 9421), ``roster``, and
               the client that batches, retries and knows who is online.
 ``api``       thin: validate, call the bank, translate the result.
-``config``    every setting, read once. ``network`` makes and runs several banks on one machine; ``cli`` is the command.
+``service``   one bank as a process: chooses the parts, puts them together, starts and stops them in order.
+``config``    every setting, read once. ``network`` makes and runs several banks on one machine, ``demo`` tells a story
+              on them; ``cli`` is the command.
+``breakages`` what a peer, a disk or a caller does wrong; ``strict_json`` how a bank reads JSON from outside.
 
 Rules that hold everywhere: amounts are integers of centavos; no lock is held across the network; a vote and its
 hold are durable before *yes* is said, a decision before anyone is told; after a yes, time never releases a hold; if

@@ -51,6 +51,9 @@ class StoreUnusable(StoreBreakage):
 class KeyReused(Breakage):
     """An idempotency key was used before with other content."""
 
+    def __init__(self) -> None:
+        super().__init__("this idempotency key was used before, with other content; use a new one")
+
 
 class KeyInProgress(Breakage):
     """The first request with this idempotency key is still running; *transfer_id* is what it does, where known."""

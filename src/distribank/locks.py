@@ -23,12 +23,11 @@ class _Named:
 class Locks:
     """The locks of one bank. A name costs memory only while somebody holds it or waits for it.
 
-    *waited_seconds* adds up the time spent waiting, *waits* how often a lock was not free at once.
+    *waited_seconds* adds up the time spent waiting.
     """
 
     def __init__(self) -> None:
         self._named: dict[str, _Named] = {}
-        self.waits = 0
         self.waited_seconds = 0.0
 
     @asynccontextmanager
@@ -55,7 +54,6 @@ class Locks:
             if named.lock.locked():
                 started = time.perf_counter()
                 acquired = await named.lock.acquire()
-                self.waits += 1
                 self.waited_seconds += time.perf_counter() - started
             else:
                 acquired = await named.lock.acquire()

@@ -22,6 +22,8 @@ log = logging.getLogger("distribank.recovery")
 
 AT_ONCE: Final = 256
 """Transactions that are taken up at the same time: a bank that has just come back is not flooded."""
+INQUIRY_MARGIN: Final = 1.0
+"""Seconds beyond the vote deadline before a vote in doubt is first inquired about: most have an outcome by then."""
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 5.0
 SWEEP: Final = 0.25
@@ -29,6 +31,8 @@ SWEEP: Final = 0.25
 COLLECT_EVERY: Final = 3600.0
 COLLECT_AT_ONCE: Final = 1000
 DAY_MS: Final = 86_400_000
+KEY_DAYS: Final = 90
+"""How long idempotency keys are kept; part of the contract with clients."""
 
 
 @dataclass(slots=True)
@@ -44,14 +48,13 @@ class _Due:
 class Recovery:
     """The sweeps of one bank. ``start`` reads the log, then ``run`` goes on until it is cancelled.
 
-    *first_inquiry* (seconds after the vote) and *retention_days* are settings; times are the event loop's.
+    *retention_days* is how long protocol state is kept. Times are the event loop's.
     """
 
-    def __init__(self, bank: Bank, *, retention_days: int = 7, key_days: int = 90) -> None:
+    def __init__(self, bank: Bank, *, retention_days: int = 7) -> None:
         self._bank = bank
-        self._first_inquiry = bank.vote_deadline + 1.0
+        self._first_inquiry = bank.vote_deadline + INQUIRY_MARGIN
         self._retention_days = retention_days
-        self._key_days = key_days
         self._due: dict[str, _Due] = {}
         self._running = 0
         self._backlog = False
@@ -251,7 +254,7 @@ class Recovery:
     async def _collect(self) -> None:
         """Forget protocol state that no message can still be about, and old keys; a bounded number at a time."""
         now = self._bank.rhythm.wall_ms()
-        protocol_before, keys_before = now - self._retention_days * DAY_MS, now - self._key_days * DAY_MS
+        protocol_before, keys_before = now - self._retention_days * DAY_MS, now - KEY_DAYS * DAY_MS
         while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
             log.info("%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE)
 

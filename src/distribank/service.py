@@ -81,7 +81,7 @@ class Service:
             clock=clock,
             chance=chance,
             clock_now=lambda: self.bank.clock_now(),
-            on_clock=lambda _bank, stamp: self._hear(stamp),
+            on_clock=lambda _bank, stamp: self.bank.rhythm.hear(stamp),
         )
         self.bank = Bank(
             settings.bank_code,
@@ -103,9 +103,6 @@ class Service:
             self.peers.heard_from,
         )
         self.recovery = Recovery(self.bank, retention_days=settings.retention_days)
-
-    def _hear(self, stamp: int) -> None:
-        self.bank.rhythm.hear(stamp)
 
     def app(self) -> FastAPI:
         """The bank's HTTP application; its lifespan is the bank's."""

@@ -62,7 +62,7 @@ async def register(request: Request, registration: Registration) -> Response:
     summary="Sign in",
 )
 async def sign_in(request: Request, form: Annotated[TokenForm, Form()]) -> Response:
-    """The OAuth2 password form: `username` is a CPF, or `operator`. The token serves for an hour, at this bank only."""
+    """OAuth2's password form: `username` is a CPF, or `operator`. The token serves `expires_in` seconds, here only."""
     edge = edge_of(request)
     if form.username == OPERATOR:
         await _check_operator(edge, _address(request), form.password)

@@ -1,4 +1,4 @@
-"""Tokens: who a request speaks for. HS256 JSON Web Tokens of this bank, for this bank, for an hour.
+"""Tokens: who a request speaks for. HS256 JSON Web Tokens of this bank, for this bank, for a while.
 
 A token carries an authority, *holder* or *operator*, and never both. Its signature is checked once; after that it is
 remembered until it expires, because checking it again would cost more than a good part of a transfer.

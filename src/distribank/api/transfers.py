@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import Query, Request
 from fastapi.responses import Response
 
 from distribank.api import answers, headers, views
+from distribank.api.accounts import NOT_THEIRS, no_such_account
 from distribank.api.answering import REPLAYED, answer
 from distribank.api.answers import Json
 from distribank.api.docs import problems
@@ -105,25 +106,20 @@ async def order_transfer(request: Request, order: TransferOrder) -> Response:
 @transfers.get(
     "/v1/transfers",
     response_model=answers.Page[answers.Transfer],
-    responses=problems(
-        {404: "`not_found`: no such account, or none of the caller's", 422: "`invalid_cursor`, `invalid_request`"}
-    ),
+    responses=problems({**NOT_THEIRS, 422: "`invalid_cursor`, `invalid_request`"}),
     summary="My transfers",
 )
 async def list_transfers(
     request: Request,
     account: Annotated[AccountNumber | None, Query(description="Only those with a leg on this account here.")] = None,
-    status: Annotated[
-        Literal["awaiting_approval", "pending", "committed", "completed", "aborted", "cancelled"] | None,
-        Query(description="Only those in this state."),
-    ] = None,
+    status: Annotated[answers.TransferStatus | None, Query(description="Only those in this state.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """Those that the holder ordered here, and those on their accounts here; newest first."""
     bank, holder = bank_of(request), holder_of(request)
     if account is not None and await bank.custody.account_for(holder.holder_id, account) is None:
-        raise Problem("not_found", "there is no such account, or you do not hold it")
+        raise no_such_account()
     key, states = after(cursor, int, str), tuple(views.STATUS) if status is None else views.STATES[status]
     rows: list[Transaction] = []
     if states:

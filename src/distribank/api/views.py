@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import Final, get_args
 
-from distribank.api.answers import Json
+from distribank.api.answers import Json, TransferStatus
 from distribank.api.times import format_ms
 from distribank.bank import BatchResult, InDoubt
 from distribank.core import consents as permissions
@@ -18,6 +18,7 @@ from distribank.core.ledger import (
     SUSPENSE,
     Account,
     AccountHolder,
+    AccountType,
     ApprovalRule,
     Book,
     Entry,
@@ -42,8 +43,7 @@ STATUS: Final = {
 """What a state is called to clients. *completed* means, at a participant, that its own part is posted."""
 
 STATES: Final[dict[str, tuple[State, ...]]] = {
-    name: tuple(state for state, status in STATUS.items() if status == name)
-    for name in ("awaiting_approval", "pending", "committed", "completed", "aborted", "cancelled")
+    name: tuple(state for state, status in STATUS.items() if status == name) for name in get_args(TransferStatus)
 }
 """Which states a status stands for; none where approvals are not built yet."""
 
@@ -76,7 +76,7 @@ def account(row: Account, bank: str) -> Json:
         **balance(row),
         "opened_at": format_ms(row.opened_at),
     }
-    if row.type == "joint":
+    if row.type is AccountType.JOINT:
         view["approval"] = {"at_least": row.approval} if row.rule is ApprovalRule.AT_LEAST else row.rule.value
     if row.company is not None:
         view["company"] = {"legal_name": row.company.legal_name, "cnpj": row.company.cnpj}

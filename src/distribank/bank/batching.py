@@ -77,7 +77,7 @@ class Batching:
             named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
             verdict = judge(named, key.fingerprint)
             if verdict is Retry.CONFLICT:
-                raise KeyReused("this idempotency key was used before, with other content; use a new one")
+                raise KeyReused
             if named is not None:
                 batch = await self._store.get(Batch, named.subject)
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"
@@ -137,7 +137,7 @@ class Batching:
         """Some workers take the next item each: so many that what is under way gets its votes in time."""
         most_legs = max(1, *(len(item.legs) for item in batch.items))
         workers = min(CONCURRENT_TRANSFERS, len(batch.items), max(1, CONCURRENT_LEGS // most_legs))
-        waiting = iter(list(enumerate(batch.items)))
+        waiting = enumerate(batch.items)
 
         async def work() -> None:
             for index, item in waiting:

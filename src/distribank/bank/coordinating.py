@@ -115,17 +115,17 @@ class Coordinating:
                     bank, answer = await drive.inbox.get()
                 vote = _as_vote(bank, answer)
             except TimeoutError:
-                vote = None
+                bank, vote = "", None
             if vote is None:
-                step = await self._feed(drive, Event.DEADLINE, None)
+                step = await self._feed(drive, Event.DEADLINE, None, bank)
             else:
                 step = await self._feed(drive, Event.YES if isinstance(vote.answer, Yes) else Event.NO, vote)
             if drive.transaction.state is not State.PREPARING:
                 self._rhythm.metrics.phase.labels("vote").observe(time.perf_counter() - started)
                 return step
 
-    async def _feed(self, drive: Drive, event: Event, vote: Vote | None) -> Step:
-        """One vote, or the deadline, meets the machine. A decision is durable when this returns."""
+    async def _feed(self, drive: Drive, event: Event, vote: Vote | None, bank: str = "") -> Step:
+        """One vote, or the deadline (of *bank* alone, if named), meets the machine; a decision is durable after it."""
         known = drive.transaction
         order = known.order
         assert order is not None
@@ -133,7 +133,7 @@ class Coordinating:
         async with self._rhythm.exclusive([transaction_lock(known.id), *account_locks(accounts)]):
             ledger = await self._rhythm.ledger(accounts, known.id)
             state = coordinator.state_of(known, known.id, self._store.incarnation)
-            step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote))
+            step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote, bank))
             assert step.transaction is not None
             if step.transaction.commit_at is not None:
                 self._rhythm.merge_commit(step.transaction.commit_at)
@@ -210,6 +210,8 @@ class Coordinating:
                 self._rhythm.merge_commit(step.transaction.commit_at)
             self._rhythm.persist(step)
         await self._store.flushed()  # what this sends may rest on a decision that is still being forced
+        if step.records and step.transaction is not None:
+            self.count(step.transaction)
         return step
 
     async def inquired(self, sender: str, inquiry: Inquire) -> Answer:

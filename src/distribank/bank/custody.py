@@ -117,13 +117,13 @@ class Custody:
         """The account as it is durably known, if this holder holds it; for anyone else it does not exist."""
         account = await self._store.get(Account, number)
         await self._store.flushed()
-        return account if account is not None and _holds(account, holder_id) else None
+        return account if account is not None and account.belongs_to(holder_id) else None
 
     async def close_account(self, holder_id: str, number: str) -> Account | Refusal | None:
         """Close an account that is empty and on which nothing is held, pending credits included."""
         async with self._rhythm.exclusive(account_locks([number])):
             account = await self._store.get(Account, number)
-            if account is None or not _holds(account, holder_id):
+            if account is None or not account.belongs_to(holder_id):
                 return None
             if account.opener.holder_id != holder_id:
                 return Refusal(Code.NOT_A_HOLDER, "only the titular closes an account", account=number)
@@ -143,36 +143,31 @@ class Custody:
         name = KeyName(holder_id, kind, key, f"{number} {fingerprint}")
         async with self._rhythm.exclusive([name.lock, *account_locks([number]), f"book:{CASH}"]):
             account = await self._store.get(Account, number)
-            if account is None or not _holds(account, holder_id):
+            if account is None or not account.belongs_to(holder_id):
                 return None
-            earlier = await self._earlier_cash(name, number)
-            if earlier is not None:
-                result = earlier
-            else:
+            known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
+            if judge(known, name.fingerprint) is Retry.CONFLICT:
+                raise KeyReused
+            if known is None:
                 result = await self._new_cash(name, account, kind, amount)
         await self._store.flushed()
-        return result
+        return result if known is None else await self._earlier_cash(known, number)
 
-    async def _earlier_cash(self, name: KeyName, number: str) -> CashResult | None:
-        known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
-        verdict = judge(known, name.fingerprint)
-        if known is None or verdict is Retry.NEW:
-            return None
-        if verdict is Retry.CONFLICT:
-            raise KeyReused("this idempotency key was used before, with other content; use a new one")
+    async def _earlier_cash(self, known: IdempotencyKey, number: str) -> CashResult:
+        """What was done, or refused, under a key that is durable."""
         if known.refusal is not None:
             return CashResult(None, known.refusal, replayed=True)
-        await self._store.flushed()
         change = int(known.subject)
-        entries = await self._store.find(Queries.ENTRIES_SINCE, number, limit=1, after=(change - 1,))
-        return CashResult(entries[0], None, replayed=True)
+        (entry,) = await self._store.find(Queries.ENTRIES_SINCE, number, limit=1, after=(change - 1,))
+        return CashResult(entry, None, replayed=True)
 
     async def _new_cash(self, name: KeyName, account: Account, kind: EntryKind, amount: int) -> CashResult:
         direction = Direction.CREDIT if kind is EntryKind.DEPOSIT else Direction.DEBIT
         leg = Leg(1, self._rhythm.code, account.number, direction, amount)
         ledger = books.Ledger({account.number: account}, {})
         cash = await self._store.get(Book, CASH) or Book(CASH)
-        refusal = _needs_approval(account, direction) or books.check(ledger, [leg])
+        unapproved = books.check_approval(account) if direction is Direction.DEBIT else None
+        refusal = unapproved or books.check(ledger, [leg])
         if refusal is None and abs(cash.balance - leg.signed) > MAX_BALANCE:
             refusal = Refusal(Code.LIMIT_EXCEEDED, "no bank may hold that much cash", account=account.number)
         now = self._rhythm.now()
@@ -206,7 +201,7 @@ class Custody:
                 return Refusal(Code.UNKNOWN_BANK, "no such other bank in this network", initiator_bank)
             if account.closed_at is not None:
                 return Refusal(Code.ACCOUNT_CLOSED, "this account is closed", account=number)
-            refusal = _needs_approval(account, Direction.DEBIT)
+            refusal = books.check_approval(account)
             if refusal is not None:
                 return refusal
             if len(await self._store.find(Queries.CONSENTS_ON_ACCOUNT, number, limit=MAX_CONSENTS)) == MAX_CONSENTS:
@@ -267,14 +262,3 @@ def _approval(approval: Approval, holders: int) -> tuple[ApprovalRule, int]:
     if approval == "all":
         return ApprovalRule.ALL, holders
     return ApprovalRule.AT_LEAST, int(approval)
-
-
-def _needs_approval(account: Account, direction: Direction) -> Refusal | None:
-    if direction is Direction.CREDIT or account.approval <= 1:
-        return None
-    detail = f"a debit of this account needs the approval of {account.approval} holders"
-    return Refusal(Code.APPROVAL_REQUIRED, detail, account=account.number)
-
-
-def _holds(account: Account, holder_id: str) -> bool:
-    return any(holder.holder_id == holder_id for holder in account.holders)

@@ -18,7 +18,7 @@ from distribank.core import coordinator
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, Retry, judge
-from distribank.core.ledger import Ledger, position_book
+from distribank.core.ledger import Ledger, check_approval, position_book
 from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import State, Transaction
 from distribank.core.refusals import Code, Refusal
@@ -82,8 +82,9 @@ class Ordering:
     ) -> TransferResult:
         """Order a transfer and wait for its end, at most *wait* seconds (and a second more once it is committed).
 
-        The legs have passed ``check_legs``. Raises ``Busy``, ``KeyReused`` and ``KeyInProgress``. Cancelled, the
-        transfer goes on. What is returned survives a crash: decided, or begun and durably found again under its key.
+        The legs have passed ``check_legs``. Raises ``Busy``, ``KeyReused``, ``KeyInProgress`` and
+        ``OutcomeUnknown``. Cancelled, the transfer goes on. What is returned survives a crash: decided, or begun and
+        durably found again under its key.
         """
         if self._coordinating.under_way >= MAX_UNDER_WAY:
             raise Busy
@@ -156,7 +157,7 @@ class Ordering:
         known = await self._store.get(Transaction, named.subject)
         verdict = judge(named, key.fingerprint, known.because if known else None)
         if verdict is Retry.CONFLICT:
-            raise KeyReused("this idempotency key was used before, with other content; use a new one")
+            raise KeyReused
         if verdict is Retry.NEW:
             return None
         assert known is not None, f"key names {named.subject}, which is not in the store"
@@ -176,9 +177,9 @@ class Ordering:
                 continue
             if not account.is_held_by(holder.cpf):
                 return Refusal(Code.NOT_A_HOLDER, "you do not hold this account", leg.bank, leg.account, leg.number)
-            if account.approval > 1:
-                detail = f"a debit of this account needs the approval of {account.approval} holders"
-                return Refusal(Code.APPROVAL_REQUIRED, detail, leg.bank, leg.account, leg.number)
+            refusal = check_approval(account)
+            if refusal is not None:
+                return replace(refusal, bank=leg.bank, leg=leg.number)
         return self._refuse_absent_banks(legs)
 
     def _refuse_absent_banks(self, legs: tuple[Leg, ...]) -> Refusal | None:

@@ -1,7 +1,7 @@
 """Messages from other banks: prepare, commit, abort, inquire, and the outcomes that one's own inquiries bring.
 
 A request brings several messages. Each is decided on its own under its own locks; all of them share the wait for
-durability, and nothing is answered before that.
+durability, and nothing is answered before that. Aborts alone wait for nothing: one that is lost is inquired about.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Participating:
         self.settled: Callable[[str], None] = lambda _transaction: None
 
     async def receive(self, sender: str, clock: int, messages: Sequence[Message]) -> list[Answer]:
-        """Decide all *messages* of one well-signed request from *sender*; their answers, in order, are durable.
+        """Decide all *messages* of one well-signed request from *sender*; their answers, in order.
 
-        *clock* is the stamp that came with the request.
+        What they promise is durable; an abort promises nothing. *clock* is the stamp that came with the request.
         """
         self._rhythm.hear(clock)
         answers = [await self._decide(sender, clock, message) for message in messages]

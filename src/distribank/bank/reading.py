@@ -86,7 +86,7 @@ class Reading:
             return known
         for subject in known.subjects:
             account = await self._store.get(Account, subject)
-            if account is not None and any(holder.holder_id == holder_id for holder in account.holders):
+            if account is not None and account.belongs_to(holder_id):
                 return known
         return None
 

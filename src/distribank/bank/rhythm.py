@@ -59,12 +59,10 @@ class Rhythm:
         """The stamp that travels with a message: nothing said so far is later."""
         return self._last_stamp
 
-    def hear(self, stamp: int) -> bool:
-        """Merge a peer's clock, unless it is too far ahead to be believed; whether it was merged."""
-        if hlc.too_far_ahead(stamp, self._clock.wall_ms()):
-            return False
-        self._last_stamp = hlc.merge(self._last_stamp, stamp)
-        return True
+    def hear(self, stamp: int) -> None:
+        """Merge a peer's clock, unless it is too far ahead to be believed."""
+        if not hlc.too_far_ahead(stamp, self._clock.wall_ms()):
+            self._last_stamp = hlc.merge(self._last_stamp, stamp)
 
     def merge_commit(self, stamp: int) -> None:
         """Merge a commit timestamp, always: it is bounded by the transaction's ``vote_by``."""
@@ -80,12 +78,12 @@ class Rhythm:
         """A new transaction id: this bank, this database, and what never comes again."""
         return f"{self.code}.{self.store.incarnation}.{self.unique()}"
 
-    def end_to_end_id(self, letter: str = "E") -> str:
-        """A new end-to-end id: a letter, the bank, the minute in UTC, eleven random letters and digits."""
+    def end_to_end_id(self) -> str:
+        """A new end-to-end id: ``E``, the bank, the minute in UTC, eleven random letters and digits."""
         minute = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).strftime("%Y%m%d%H%M")
         bits = self._chance.getrandbits(11 * 16)
         tail = "".join(_ALPHANUMERIC[(bits >> (16 * i) & 0xFFFF) % len(_ALPHANUMERIC)] for i in range(11))
-        return f"{letter}{self.code}{minute}{tail}"
+        return f"E{self.code}{minute}{tail}"
 
     def jitter(self) -> float:
         """A random number from 0.5 to 1.0 by which a delay is multiplied, so that many do not come at once."""
@@ -127,9 +125,8 @@ class Rhythm:
         From here on the next decision sees it. Nobody outside may hear of it before ``store.flushed()`` has returned.
         """
         for record in step.records:
-            log.info(
-                "%s %s: %s → %s, because %s", self.code, record.transaction, record.before, record.after, record.detail
-            )
+            because = _one_line(record.detail)
+            log.info("%s %s: %s → %s, because %s", self.code, record.transaction, record.before, record.after, because)
         if step.alarm is not None:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
         rows = (*step.changes, *step.records, *also)
@@ -147,7 +144,7 @@ class Rhythm:
 
     def alarm(self, what: str, transaction: str) -> None:
         """An operator must hear of this: the protocol was broken, or a promise was lost."""
-        log.error("%s %s: ALARM: %s", self.code, transaction, what)
+        log.error("%s %s: ALARM: %s", self.code, transaction, _one_line(what))
         self.metrics.alarms.inc()
 
 
@@ -158,3 +155,8 @@ def account_locks(numbers: Iterable[str]) -> list[str]:
 
 def transaction_lock(transaction: str) -> str:
     return f"transaction:{transaction}"
+
+
+def _one_line(words: str) -> str:
+    """*words* as the log may have them: what a peer said must not look like a line of ours."""
+    return words if words.isprintable() else words.encode("unicode_escape").decode()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from distribank.core.ledger import Account
+from distribank.core.money import MAX_BALANCE
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
 
@@ -144,9 +145,8 @@ def _serving(consents: Sequence[Consent], account: str, request: Request) -> lis
 def _covering(found: Sequence[Consent], amount: int, wall_ms: int) -> Consent | None:
     """The first of *found* that is active and has room for *amount*."""
     for consent in found:
-        room = consent.max_per_transfer
-        if consent.max_total is not None:
-            room = min(room, consent.max_total - consent.used)
-        if wall_ms < consent.expires_at and amount <= room:
+        # Without a ceiling of its own, what was used has yet to stay a number that a store can keep.
+        ceiling = MAX_BALANCE if consent.max_total is None else consent.max_total
+        if wall_ms < consent.expires_at and amount <= min(consent.max_per_transfer, ceiling - consent.used):
             return consent
     return None

@@ -58,7 +58,7 @@ class Event(StrEnum):
 class Situation:
     """One event with all that its handling may look at.
 
-    *bank* sent it (a vote names its own); *at* is the stamp that an outcome carried.
+    *bank* sent it (a vote names its own), or is the one whose time has run out; *at* is the stamp of an outcome.
     """
 
     transaction: Transaction | None
@@ -243,7 +243,7 @@ def _refused(situation: Situation) -> Step:
 
 
 def _deadline(situation: Situation) -> Step:
-    silent = [v.bank for v in situation.known.votes if v.yes is None]
+    silent = [situation.bank] if situation.bank else [v.bank for v in situation.known.votes if v.yes is None]
     because = Refusal(Code.BANK_UNREACHABLE, f"no vote in time from {', '.join(silent)}", silent[0])
     return _abort(situation.known, because, situation)
 

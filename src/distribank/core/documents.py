@@ -16,7 +16,7 @@ ACCOUNT_NUMBER_PATTERN: Final = r"^[0-9]{8}-[0-9]$"
 
 _CPF: Final = re.compile(r"[0-9]{11}", re.ASCII)
 _CNPJ: Final = re.compile(r"[0-9A-Z]{12}[0-9]{2}", re.ASCII)
-_ACCOUNT: Final = re.compile(r"[0-9]{8}-[0-9]", re.ASCII)
+_ACCOUNT: Final = re.compile(ACCOUNT_NUMBER_PATTERN)
 _CNPJ_WEIGHTS: Final = (6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)
 
 

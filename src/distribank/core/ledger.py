@@ -122,6 +122,10 @@ class Account:
     def is_held_by(self, cpf: str) -> bool:
         return any(holder.cpf == cpf for holder in self.holders)
 
+    def belongs_to(self, holder_id: str) -> bool:
+        """The same by the holder's id at this bank."""
+        return any(holder.holder_id == holder_id for holder in self.holders)
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -247,6 +251,14 @@ def check_covered(ledger: Ledger, legs: Sequence[Leg]) -> Refusal | None:
             detail = "no account may hold that much money"
             return Refusal(Code.LIMIT_EXCEEDED, detail, leg.bank, leg.account, leg.number)
     return None
+
+
+def check_approval(account: Account) -> Refusal | None:
+    """Why one holder alone may not debit this account, or ``None``."""
+    if account.approval <= 1:
+        return None
+    detail = f"a debit of this account needs the approval of {account.approval} holders"
+    return Refusal(Code.APPROVAL_REQUIRED, detail, account=account.number)
 
 
 def close(account: Account, wall_ms: int) -> Account | Refusal:

@@ -14,7 +14,7 @@ MAX_AMOUNT: Final = 10**15 - 1
 MAX_BALANCE: Final = 4 * 10**18
 """Centavos that one account, the cash or one position may reach: sums of two still fit 64 bits."""
 
-_AMOUNT: Final = re.compile(r"[0-9]{1,13}\.[0-9]{2}", re.ASCII)
+_AMOUNT: Final = re.compile(AMOUNT_PATTERN)
 
 
 def parse_amount(text: str) -> int:

@@ -7,11 +7,12 @@ began, unknown before either. Times called *now* are the event loop's, in second
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from distribank.peers.roster import RosterEntry
 from distribank.ports import PeerStatus, PeerView
 
-MAX_ERROR: int = 200
+MAX_ERROR: Final = 200
 """Characters kept of the last error's words."""
 
 

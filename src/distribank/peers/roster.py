@@ -106,7 +106,10 @@ class Roster:
         """The entry of the bank that is starting; ``Misconfigured`` if the network file does not list it."""
         entry = self._entries.get(code)
         if entry is None:
-            raise Misconfigured(f"bank {code} is not in the network file; it lists {', '.join(self.codes) or 'none'}")
+            raise Misconfigured(
+                f"bank {code} is not in the network file, which lists {', '.join(self.codes) or 'none'}: add it there, "
+                "or correct DISTRIBANK_BANK_CODE"
+            )
         return entry
 
     def others(self, code: str) -> tuple[RosterEntry, ...]:

@@ -125,12 +125,10 @@ class Recent:
 
 @dataclass(slots=True)
 class FlushStats:
-    """What has been flushed since the store was opened; *last_seconds* is how long the latest flush took."""
+    """What has been flushed since the store was opened."""
 
     flushes: int = 0
-    writes: int = 0
     rows: int = 0
-    last_seconds: float = 0.0
 
 
 class GroupCommit(ABC):
@@ -380,9 +378,7 @@ class GroupCommit(ABC):
 
     def _count(self, group: Group, seconds: float) -> None:
         self.stats.flushes += 1
-        self.stats.writes += group.writes
         self.stats.rows += group.rows
-        self.stats.last_seconds = seconds
         if self._on_flush is not None:
             self._on_flush(seconds, group.writes)
 

@@ -28,9 +28,7 @@ class Question:
 
 QUESTIONS: Final[dict[str, Question]] = {
     Queries.HOLDER_BY_ID.name: Question(lambda row, key: row.holder_id == key[0], attrgetter("cpf")),
-    Queries.ACCOUNTS_OF_HOLDER.name: Question(
-        lambda row, key: any(holder.holder_id == key[0] for holder in row.holders), attrgetter("number")
-    ),
+    Queries.ACCOUNTS_OF_HOLDER.name: Question(lambda row, key: row.belongs_to(key[0]), attrgetter("number")),
     Queries.ENTRIES_OF_ACCOUNT.name: Question(
         lambda row, key: row.account == key[0] and int(key[1]) <= row.posted_at < int(key[2]),
         attrgetter("change"),

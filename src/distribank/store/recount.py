@@ -97,6 +97,7 @@ def recount_rows(
     entries, book_entries = sorted(entries, key=lambda e: (e.account, e.change)), list(book_entries)
     placed = [hold for hold in holds if hold.state is HoldState.PLACED]
     unfinished = [t for t in transactions.values() if t.state in UNFINISHED]
+    open_ids = {transaction.id for transaction in unfinished}
     totals, findings = _run_through(entries)
     sums: dict[str, int] = dict.fromkeys(books, 0)
     for posting in book_entries:
@@ -106,11 +107,7 @@ def recount_rows(
         + findings
         + [Findings.negative(a.number, a.posted, a.held) for a in accounts.values() if not 0 <= a.held <= a.posted]
         + _hold_findings(accounts, placed)
-        + [
-            Findings.orphan(hold.account, hold.transaction)
-            for hold in placed
-            if hold.transaction not in {t.id for t in unfinished}
-        ]
+        + [Findings.orphan(hold.account, hold.transaction) for hold in placed if hold.transaction not in open_ids]
         + [Findings.book(n, books[n].balance if n in books else 0, sums[n]) for n in sums if _off(books, n, sums[n])]
         + reserved_findings({name: book.reserved for name, book in books.items()}, unfinished)
         + _unbalanced(entries, book_entries)

@@ -197,7 +197,7 @@ def _create(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_ms
 
 def _check_version(writer: apsw.Connection, path: Path) -> None:
     if writer.execute("PRAGMA application_id").fetchall() != [(APPLICATION_ID,)]:
-        raise StoreUnusable(f"{path} is a database of another program")
+        raise StoreUnusable(f"{path} is a database of another program; correct DISTRIBANK_DATABASE_URL")
     version = _version(writer)
     if version > SCHEMA_VERSION:
         raise StoreUnusable(
