@@ -421,3 +421,23 @@ async def test_what_a_peer_says_is_one_line_of_the_log(caplog: pytest.LogCapture
             await net.banks[B].bank.participating.receive(A, 0, [abort])
         assert "all is lost" in caplog.text
         assert not any(line.startswith("99990002 ALARM") for line in caplog.text.splitlines())
+
+
+async def test_a_participant_that_hangs_keeps_no_other_from_its_commit() -> None:
+    async with world(3) as net:
+        a, b, c = [await net.account(code, 100) for code in (A, B, C)]
+        net.weather = losing(Commit, "lose request")
+        done = (await net.transfer(A, (A, a, -20), (B, b, 10), (C, c, 10))).transaction
+        hangs = asyncio.Event()
+
+        async def b_hangs(_sender: str, bank: str, _message: Message) -> str:
+            if bank == B:
+                await hangs.wait()
+            return "deliver"
+
+        net.weather = b_hangs
+        await net.until(lambda: in_state(net, C, done.id, State.COMMITTED))
+        assert await net.balance(C, c) == (110, 110)
+        hangs.set()
+        await net.settle(done.id)
+        assert await net.check_books() == 300

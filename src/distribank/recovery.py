@@ -214,13 +214,16 @@ class Recovery:
         return after is not None and after.state is not State.PREPARED
 
     async def _commit_again(self, known: Transaction) -> bool:
-        """Send the commit again to those who have not acknowledged it, for ever."""
+        """Send the commit again to those who have not acknowledged it, for ever; a slow one holds up nobody else."""
         step = await self._bank.coordinating.restart(known.id)
-        for bank, message in step.messages:
-            answer = await self._ask(known.id, bank, message)
-            if answer is not None:
-                known = await self._bank.coordinating.commit_answered(known.id, bank, answer)
-        return known.state is State.ENDED
+        await asyncio.gather(*(self._tell_again(known.id, bank, message) for bank, message in step.messages))
+        after = await self._bank.store.get(Transaction, known.id)
+        return after is not None and after.state is State.ENDED
+
+    async def _tell_again(self, transaction: str, bank: str, commit: Message) -> None:
+        answer = await self._ask(transaction, bank, commit)
+        if answer is not None:
+            await self._bank.coordinating.commit_answered(transaction, bank, answer)
 
     async def _ask_after_restore(self, known: Transaction) -> bool:
         """The votes are lost with the earlier database: one participant that knows the outcome settles it."""
