@@ -30,7 +30,11 @@ from distribank.core.refusals import Code, Refusal
 
 accounts = router("Accounts", HolderRoute)
 AccountPath = Annotated[
-    AccountNumber, Path(description="Eight digits, a hyphen, a check digit.", examples=["00000001-9"])
+    AccountNumber,
+    Path(
+        description="Eight digits, a hyphen, a check digit.",
+        openapi_examples={"first": {"summary": "A bank's first account", "value": "00000001-9"}},
+    ),
 ]
 NOT_THEIRS = {404: "`not_found`: no such account, or none of the caller's"}
 CASH_CODES = {
