@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +152,8 @@ class InMemory(Place):
     def let_flush(self) -> None:
         self._open.set()
 
-    def _gate(self) -> Awaitable[None]:
-        return self._pass()
+    def _gate(self) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._pass())
 
     async def _pass(self) -> None:
         await self._open.wait()

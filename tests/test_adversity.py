@@ -10,7 +10,7 @@ import pytest
 
 from distribank.bank import KeyName
 from distribank.bank.batching import NOT_RUN, Batching
-from distribank.breakages import Breakage
+from distribank.breakages import Breakage, Busy
 from distribank.core.batches import BatchItem, Mode, OnFailure
 from distribank.core.ledger import Account, AccountType
 from distribank.core.protocol import (
@@ -78,7 +78,7 @@ async def test_an_operators_question_at_any_moment_sends_no_commit_before_the_de
             return "deliver"
 
         net.weather = look
-        net.stores[A].flush_gate = lambda: turns(10)
+        net.stores[A].flush_gate = lambda: asyncio.ensure_future(turns(10))
         ordering = asyncio.create_task(net.transfer(A, (A, a, -10), (B, b, 10)))
         await turns(count)
         for identity in list(net.banks[A].bank.coordinating._live):
@@ -441,3 +441,25 @@ async def test_a_participant_that_hangs_keeps_no_other_from_its_commit() -> None
         hangs.set()
         await net.settle(done.id)
         assert await net.check_books() == 300
+
+
+async def test_a_bank_with_too_many_batches_takes_no_more_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New ones, and those that a retry would take up again; what is finished is still answered."""
+    async with world(1) as net:
+        a, b = await net.account(A, 100), await net.account(A)
+        holder, batching = await net.person(A), net.banks[A].bank.batching
+        items = [BatchItem(make_legs((A, a, -1), (A, b, 1)), None)]
+
+        async def order(key: str) -> None:
+            name = KeyName(holder.holder_id, "batches", key, "f")
+            await batching.order(holder, items, Mode.CONCURRENT, OnFailure.STOP, name, 10)
+
+        await order("finished")
+        monkeypatch.setattr("distribank.bank.batching.MAX_RUNNING", 0)
+        await order("finished")
+        with pytest.raises(Busy):
+            await order("new")
+        monkeypatch.setattr(batching, "_is_at_rest", lambda _batch: True)
+        with pytest.raises(Busy):
+            await order("finished")
+        assert await net.balance(A, b) == (1, 1)

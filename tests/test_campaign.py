@@ -112,7 +112,7 @@ class Campaign:
                 await asyncio.sleep(0)
             return row
 
-        at_once, store.flush_gate = store.get, flush
+        at_once, store.flush_gate = store.get, lambda: asyncio.ensure_future(flush())
         if self.chance.random() < 0.3:
             store.get = hesitate  # type: ignore[method-assign]
 

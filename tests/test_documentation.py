@@ -164,3 +164,16 @@ async def test_an_idempotency_key_is_asked_for_where_money_moves(bank: Hall) -> 
         names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter.get("required")}
         moves = path in ("/v1/transfers", "/v1/transfer-batches") or path.endswith(("/deposits", "/withdrawals"))
         assert ("Idempotency-Key" in names) == (moves and method == "post"), f"{method} {path}"
+
+
+async def test_an_account_in_a_path_is_prefilled_so_that_the_page_can_be_tried_out(bank: Hall) -> None:
+    """The page takes a parameter's own examples, not those of its schema."""
+    paths = [
+        (path, parameter)
+        for _, path, operation in operations(await description(bank))
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "path" and parameter["name"] == "account"
+    ]
+    assert len(paths) >= 6
+    for path, parameter in paths:
+        assert [example["value"] for example in parameter["examples"].values()] == ["00000001-9"], path

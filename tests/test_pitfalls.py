@@ -285,7 +285,7 @@ async def test_an_inquiry_while_the_decision_is_being_forced_is_answered_undecid
             at_the_disk.set()
             await forcing.wait()
 
-        store.flush_gate = slow_disk
+        store.flush_gate = lambda: asyncio.ensure_future(slow_disk())
         gate.open.set()
         await at_the_disk.wait()
         (identity,) = net.banks[A].bank.coordinating._live

@@ -81,6 +81,8 @@ class Batching:
             if named is not None:
                 batch = await self._store.get(Batch, named.subject)
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"
+                if self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
+                    raise Busy
             elif len(self._running) >= MAX_RUNNING:
                 raise Busy
             else:
@@ -111,9 +113,13 @@ class Batching:
 
     def _start(self, batch: Batch, holder: Holder) -> None:
         """Run what is not done of *batch*, unless it is finished or runs already."""
-        if batch.finished_at is None and batch.batch_id not in self._running:
+        if self._is_at_rest(batch):
             self._running[batch.batch_id] = asyncio.get_running_loop().create_future()
             self._tasks.start(self._run(batch, holder), f"batch {batch.batch_id}")
+
+    def _is_at_rest(self, batch: Batch) -> bool:
+        """Whether *batch* has yet to be finished and nobody runs it."""
+        return batch.finished_at is None and batch.batch_id not in self._running
 
     async def _run(self, batch: Batch, holder: Holder) -> None:
         """Run what is not done yet. The batch itself is durable before the first transfer begins."""

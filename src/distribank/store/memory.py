@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from functools import partial
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -100,8 +101,8 @@ class MemoryStore(GroupCommit):
     """A bank's store that forgets everything with the process, unless its ``Disk`` is handed on.
 
     *disk* is what an earlier store left; without one a new database begins (with *chance*'s incarnation). *flush_gate*
-    is awaited before each flush is durable; raising fails the flush, and so the store. Without one a flush is durable
-    in the loop's next turn.
+    gives a future that each flush waits for; its failure is the flush's, and so the store's. Without one a flush is
+    durable in the loop's next turn.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class MemoryStore(GroupCommit):
         *,
         disk: Disk | None = None,
         reaches_back_to: int = 0,
-        flush_gate: Callable[[], Awaitable[None]] | None = None,
+        flush_gate: Callable[[], Future[None]] | None = None,
         chance: Chance | None = None,
         on_broken: Callable[[DurabilityLost], None] | None = None,
         on_flush: Callable[[float, int], None] | None = None,
@@ -177,17 +178,28 @@ class MemoryStore(GroupCommit):
         return self.disk.rows[kind].get(key[0] if len(key) == 1 else key)
 
     def _flush(self, group: Group) -> Future[None]:
-        if self.flush_gate is not None:
-            return asyncio.ensure_future(self._pass_gate(self.flush_gate, group))
-        self._land(group)
         done: Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        if self.flush_gate is not None:
+            self.flush_gate().add_done_callback(partial(self._passed, group, done))
+        else:
+            self._land(group)
+            done.set_result(None)
         return done
 
-    async def _pass_gate(self, gate: Callable[[], Awaitable[None]], group: Group) -> None:
-        await gate()
-        if not self._gone:
-            self._land(group)
+    def _passed(self, group: Group, done: Future[None], gate: Future[None]) -> None:
+        """The gate is open, or has failed: the flush has ended either way, unless the process died before."""
+        failure = asyncio.CancelledError() if gate.cancelled() else gate.exception()
+        try:
+            if failure is None and not self._gone:
+                self._land(group)
+        except AssertionError as broken_rule:
+            failure = broken_rule
+        if failure is None:
+            done.set_result(None)
+        elif isinstance(failure, asyncio.CancelledError):
+            done.cancel()
+        else:
+            done.set_exception(failure)
 
     def _land(self, group: Group) -> None:
         self.disk.apply(group)
