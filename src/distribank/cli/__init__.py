@@ -2,6 +2,9 @@
 
 A breakage is one clear line on stderr and exit status 1; a mistyped command is exit status 2. Everything heavy
 (FastAPI, the store, cryptography) is imported by the subcommand that needs it, so that ``--help`` is quick.
+
+This module has the commands that run banks. Those that talk to running banks have modules of their own, one for each
+purpose, each with the ``typer`` commands and nothing else; ``app`` takes them in at the end.
 """
 
 from __future__ import annotations
