@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distribank.api.problems import TABLE, Problem, broken, invalid, refused
+from distribank.api.problems import TABLE, Invalid, Problem, broken, refused
 from distribank.breakages import (
     DurabilityLost,
     KeyInProgress,
@@ -77,7 +77,7 @@ def test_401_says_how_to_authenticate() -> None:
 def test_a_long_list_of_errors_is_cut() -> None:
     error = {"type": "string_type", "loc": ("body", "x" * 1000, 3), "msg": "Input should be a valid string"}
 
-    document = invalid([error] * 500).document(None)
+    document = Invalid([error] * 500).document(None)
 
     assert len(document["errors"]) == 20
     assert len(str(document)) < 4000

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distribank.api.edge import Edge
+from distribank.api.languages import wanted_by
 from distribank.api.network import not_ready
 from distribank.api.problems import Problem
 from distribank.breakages import Breakage
@@ -55,11 +56,11 @@ class Boundary:
             return
         path: str = scope["path"]
         if not self._edge.bank.ready and not path.startswith(BEFORE_READINESS):
-            await not_ready().response(path)(scope, receive, send)
+            await not_ready().response(path, wanted_by(scope))(scope, receive, send)
             return
         limit = MAX_LARGE_BODY if path.startswith(LARGE) else MAX_BODY
         if _announced(scope) > limit:
-            await _too_large(limit).response(path)(scope, receive, send)
+            await _too_large(limit).response(path, wanted_by(scope))(scope, receive, send)
             return
         answered = False
 
@@ -77,13 +78,13 @@ class Boundary:
         except asyncio.CancelledError:
             if answered:
                 raise
-            await _cut_short().response(path)(scope, receive, send)
+            await _cut_short().response(path, wanted_by(scope))(scope, receive, send)
         except Exception as bug:
             _log(scope, bug)
             if answered:
                 raise
             problem = Problem("internal_error", "this is a bug of the bank's; its log says where")
-            await problem.response(path)(scope, receive, send)
+            await problem.response(path, wanted_by(scope))(scope, receive, send)
 
 
 class _Counting:

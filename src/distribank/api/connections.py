@@ -213,6 +213,8 @@ class Connection(HttpToolsProtocol):
         lines = [
             f"HTTP/1.1 {problem.status_code} {problem.title}",
             f"content-type: {MEDIA_TYPE}",
+            f"content-language: {response.headers['content-language']}",
+            f"vary: {response.headers['vary']}",
             f"content-length: {len(response.body)}",
             "connection: close",
         ]

@@ -43,7 +43,8 @@ One bank of a payment network that has no centre: a transfer between banks is ma
 
 **Try it**: register with `POST /v1/holders`, press *Authorize* (the CPF is the username), open an account, deposit,
 transfer. Amounts are decimal strings in BRL such as `"150.00"`. Every no is a problem document (RFC 9457) with a
-stable `code`. Orders that move money carry an `Idempotency-Key`.
+stable `code`, in English or, for `Accept-Language: pt-BR`, in Portuguese. Orders that move money carry an
+`Idempotency-Key`.
 """
 
 TAGS: Final = [

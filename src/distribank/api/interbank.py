@@ -198,10 +198,10 @@ async def _read_body(request: Request) -> bytes | None:
 
 
 def _problem(status: int, code: str, title: str, **members: str) -> Response:
-    """A problem document (RFC 9457) that tells a stranger no more than its status does."""
+    """A problem document (RFC 9457) that tells a stranger no more than its status does; in English, to machines."""
     content = to_json({"type": URN + code, "title": title, "status": status, "code": code, **members})
-    headers = {401: {"www-authenticate": "Signature"}, 503: {"retry-after": str(RETRY_AFTER_S)}}.get(status)
-    return Response(content, status, headers, MEDIA_TYPE)
+    more = {401: {"www-authenticate": "Signature"}, 503: {"retry-after": str(RETRY_AFTER_S)}}.get(status, {})
+    return Response(content, status, {"content-language": "en", **more}, MEDIA_TYPE)
 
 
 # For OpenAPI ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 One table says which HTTP status a code has, whether it comes from a refusal, a breakage or the request itself.
 Nothing that was sent is repeated in an answer, so that no secret can be; whoever reads it learns what to do instead.
+Title and detail are told in the language that the request would rather have; code, type and status never change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
+from distribank.api import portuguese
+from distribank.api.languages import Language, wanted_by
 from distribank.breakages import Breakage, Busy, KeyInProgress, KeyReused, OutcomeUnknown, StoreBreakage, Unreachable
 from distribank.core.refusals import Code, Refusal
 
@@ -92,21 +95,29 @@ class Problem(HTTPException):
         self.title = title
         self.extensions = extensions
 
-    def document(self, instance: str | None) -> dict[str, Any]:
+    def document(self, instance: str | None, language: Language = Language.ENGLISH) -> dict[str, Any]:
         """The members of the problem document."""
-        members = {"instance": instance, "code": self.code, **self.extensions}
-        return {
+        members = {
             "type": URN + self.code,
             "title": self.title,
             "status": self.status_code,
             "detail": self.detail,
-            **{name: value for name, value in members.items() if value is not None},
+            "instance": instance,
+            "code": self.code,
+            **self.extensions,
+            **(self.in_portuguese() if language is Language.PORTUGUESE else {}),
         }
+        return {name: value for name, value in members.items() if value is not None}
 
-    def response(self, instance: str | None = None) -> Response:
-        """The answer; *instance* is the address of what it is about."""
-        content = to_json(self.document(instance))
-        return Response(content, self.status_code, dict(self.headers or {}), MEDIA_TYPE)
+    def in_portuguese(self) -> dict[str, Any]:
+        """The members that are for people, in Portuguese."""
+        return {"title": portuguese.title(self.code, self.title), "detail": portuguese.sentence(self.detail)}
+
+    def response(self, instance: str | None = None, language: Language = Language.ENGLISH) -> Response:
+        """The answer; *instance* is the address of what it is about. Without a request to read, it is in English."""
+        content = to_json(self.document(instance, language))
+        told = {"Content-Language": language.value, "Vary": "Accept-Language"}
+        return Response(content, self.status_code, {**(self.headers or {}), **told}, MEDIA_TYPE)
 
 
 def refused(refusal: Refusal, *, transfer_id: str | None = None, replayed: bool = False, status: int = 0) -> Problem:
@@ -168,12 +179,17 @@ _ECHOING: Final = {"union_tag_invalid": "the tag is not one of those expected"}
 """Messages of pydantic's that quote what was sent, and what is said instead."""
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
+class Invalid(Problem):
     """The problem that failed validation is: the first error's code, and where each error stands; no value of any."""
-    listed = [{"loc": _place(error), "msg": _words(error)} for error in errors[:MAX_ERRORS]]
-    first = errors[0]
-    detail = f"{'.'.join(str(part) for part in _place(first))}: {_words(first)}"
-    return Problem(code_of(first), detail, errors=listed)
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        self._errors = errors[:MAX_ERRORS]
+        listed = [{"loc": _place(error), "msg": _words(error)} for error in self._errors]
+        super().__init__(code_of(errors[0]), _first_of(listed), errors=listed)
+
+    def in_portuguese(self) -> dict[str, Any]:
+        listed = [{"loc": _place(error), "msg": portuguese.validation(error, _words(error))} for error in self._errors]
+        return {**super().in_portuguese(), "detail": _first_of(listed), "errors": listed}
 
 
 def code_of(error: Mapping[str, Any]) -> str:
@@ -189,6 +205,10 @@ def code_of(error: Mapping[str, Any]) -> str:
         if name in PRECISE:
             return PRECISE[name]
     return "invalid_request"
+
+
+def _first_of(listed: Sequence[Mapping[str, Any]]) -> str:
+    return f"{'.'.join(str(part) for part in listed[0]['loc'])}: {listed[0]['msg']}"
 
 
 def _place(error: Mapping[str, Any]) -> list[str | int]:
@@ -207,7 +227,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what an endpoint, or the framework, refused."""
     assert isinstance(error, HTTPException)
     if isinstance(error, Problem):
-        return error.response(request.url.path)
+        return error.response(request.url.path, wanted_by(request.scope))
     if error.status_code == 405:
         allowed = allowed_methods(request)
         problem = Problem("method_not_allowed", f"use {', '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
@@ -217,19 +237,19 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         problem = Problem("body_too_large", "the body is larger than this address takes")
     else:
         problem = Problem("malformed_request", "the request cannot be read", status=error.status_code)
-    return problem.response(request.url.path)
+    return problem.response(request.url.path, wanted_by(request.scope))
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
     """Answer a request that is well-formed and not valid."""
     assert isinstance(error, RequestValidationError)
-    return invalid(error.errors()).response(request.url.path)
+    return Invalid(error.errors()).response(request.url.path, wanted_by(request.scope))
 
 
 async def on_breakage(request: Request, error: Exception) -> Response:
     """Answer a request during which something broke that the bank knows by name."""
     assert isinstance(error, Breakage)
-    return broken(error).response(request.url.path)
+    return broken(error).response(request.url.path, wanted_by(request.scope))
 
 
 def allowed_methods(request: Request) -> list[str]:

@@ -20,6 +20,7 @@ from distribank.api.answering import REPLAYED, answer
 from distribank.api.answers import Json
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
+from distribank.api.languages import wanted_by
 from distribank.api.orders import AccountNumber, TransferOrder
 from distribank.api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from distribank.api.problems import Problem, refused
@@ -100,7 +101,7 @@ async def order_transfer(request: Request, order: TransferOrder) -> Response:
         raise refused(refusal)
     name = KeyName(holder.holder_id, ROUTE, key, fingerprint(legs, order.description))
     result = await bank.ordering.order(holder, legs, order.description, name, preference.wait)
-    return _answer(result, bank, holder, preference)
+    return _answer(request, result, preference)
 
 
 @transfers.get(
@@ -161,7 +162,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def _answer(result: TransferResult, bank: Bank, holder: Holder, preference: headers.Preference) -> Response:
+def _answer(request: Request, result: TransferResult, preference: headers.Preference) -> Response:
     """The answer for a transfer as it stands when its holder stops waiting."""
     known = result.transaction
     replayed = REPLAYED if result.replayed else {}
@@ -173,8 +174,8 @@ def _answer(result: TransferResult, bank: Bank, holder: Holder, preference: head
             replayed=result.replayed,
             status=503 if because.code in UNAVAILABLE else 0,
         )
-        return problem.response(_address(known))
-    content: Json = views.transfer(known, bank.code, holder, ())
+        return problem.response(_address(known), wanted_by(request.scope))
+    content: Json = views.transfer(known, bank_of(request).code, holder_of(request), ())
     located = {**replayed, **preference.headers, "Location": _address(known)}
     return answer(content, 202 if content["status"] == "pending" else 201, located)
 
