@@ -12,19 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distribank.core.clock import MAX_STAMP
-from distribank.core.money import MAX_AMOUNT
+from distribank.core.ledger import AccountType
+from distribank.core.money import MAX_AMOUNT, MAX_BALANCE
 from distribank.core.protocol import (
+    MAX_LINKED,
     Abort,
+    Accounts,
     Acknowledged,
     Answer,
     Commit,
     Fate,
     Inquire,
+    LinkedAccount,
+    Log,
     Message,
     No,
     Outcome,
     Prepare,
+    Record,
+    RecordKind,
     Refused,
+    ShowAccounts,
+    ShowLog,
     Violation,
     Yes,
 )
@@ -60,7 +69,7 @@ def test_each_answer_of_the_page_is_read_and_written_back_field_by_field(kind: s
 def test_the_page_shows_every_kind_of_message_and_of_answer() -> None:
     assert [kind for kind, _ in MESSAGES] == list(wire.KINDS)
     shown = {type(wire.decode_answer(kind, example)) for kind, example in ANSWERS}
-    assert shown == {Yes, No, Acknowledged, Refused, Outcome}
+    assert shown == {Yes, No, Acknowledged, Refused, Outcome, Log, Accounts}
     assert {example["answer"] for kind, example in ANSWERS if kind == "inquire"} == {*Fate, "refused"}
     for violation in Violation:
         assert f"| `{violation}` |" in PAGE
@@ -91,6 +100,7 @@ directions = st.sampled_from(Direction)
 legs = st.builds(
     Leg, numbers, banks, st.from_regex(fields.ACCOUNT, fullmatch=True), directions, st.integers(1, MAX_AMOUNT)
 )
+words = st.text("abcdefghijklmnopqrstuvwxyz ,", max_size=wire.MAX_WORD)
 parties = st.builds(Counterparty, numbers, banks, directions, st.none() | texts)
 many_legs = st.lists(legs, min_size=1, max_size=8).map(tuple)
 many_parties = st.lists(parties, max_size=8).map(tuple)
@@ -119,6 +129,30 @@ messages = (
     | st.builds(Commit, transactions, stamps, many_legs, many_parties)
     | st.builds(Abort, transactions, refusals)
     | st.builds(Inquire, transactions, moments)
+    | st.builds(ShowLog, transactions)
+    | st.builds(ShowAccounts, st.from_regex(fields.CPF, fullmatch=True))
+)
+logs = transactions.flatmap(
+    lambda transaction: st.builds(
+        Log,
+        st.just(transaction),
+        st.lists(
+            st.builds(Record, st.just(transaction), stamps, st.sampled_from(RecordKind), words, words, texts),
+            max_size=5,
+        ).map(tuple),
+    )
+)
+linked_accounts = st.builds(
+    LinkedAccount,
+    st.from_regex(fields.ACCOUNT, fullmatch=True),
+    st.sampled_from(AccountType),
+    st.integers(0, MAX_BALANCE),
+    st.integers(0, MAX_BALANCE),
+    st.from_regex(fields.NAME, fullmatch=True),
+    st.integers(1, MAX_AMOUNT),
+    st.none() | st.integers(1, MAX_AMOUNT),
+    st.integers(0, MAX_BALANCE),
+    moments,
 )
 answers = st.one_of(
     st.tuples(st.just("prepare"), st.builds(Yes, stamps, many_parties) | st.builds(No, refusals)),
@@ -126,6 +160,8 @@ answers = st.one_of(
     st.tuples(st.sampled_from(wire.KINDS), st.builds(Refused, st.sampled_from(Violation), texts)),
     st.tuples(st.just("inquire"), st.builds(Outcome, st.just(Fate.COMMITTED), stamps)),
     st.tuples(st.just("inquire"), st.builds(Outcome, st.sampled_from(list(Fate)[1:]))),
+    st.tuples(st.just("log"), logs),
+    st.tuples(st.just("accounts"), st.builds(Accounts, st.lists(linked_accounts, max_size=5).map(tuple))),
 )
 
 
@@ -153,6 +189,21 @@ def test_a_long_detail_is_cut_rather_than_refused() -> None:
         A, ["prepare"], wire.encode_answers(A, 5, [Refused(Violation.CLOCK_AHEAD, "x" * 5000)])
     ).answers
     assert answer == Refused(Violation.CLOCK_AHEAD, "x" * wire.MAX_DETAIL)
+
+
+def test_a_record_of_a_later_version_is_left_out_and_the_others_are_read() -> None:
+    record = {"stamp": "5", "record": "Begun", "from": "nothing known", "to": "preparing", "detail": "…"}
+    later = {**record, "stamp": "6", "record": "Reconsidered"}
+    log = wire.decode_answer("log", {"answer": "log", "transaction": TRANSACTION, "records": [record, later]})
+    assert isinstance(log, Log)
+    assert [known.stamp for known in log.records] == [5]
+
+
+def test_more_accounts_than_any_bank_shows_are_no_answer() -> None:
+    (example,) = [example for kind, example in ANSWERS if kind == "accounts"]
+    crowd = {**example, "accounts": example["accounts"] * (MAX_LINKED + 1)}
+    assert wire.decode_answer("accounts", crowd) is None
+    assert wire.decode_answer("accounts", {**example, "accounts": [{**crowd["accounts"][0], "type": "odd"}]}) is None
 
 
 # What does not count ----------------------------------------------------------------------------------------------

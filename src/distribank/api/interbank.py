@@ -211,6 +211,8 @@ _SUMMARIES: Final = {
     "commit": "Tell a decision to commit, until it is acknowledged",
     "abort": "Tell a decision to abort, once",
     "inquire": "Ask for the outcome of transactions in doubt; without messages, a probe",
+    "log": "Show a transaction's records here, to a bank that takes part in it",
+    "accounts": "Show a person's accounts on which they let the asking bank order debits",
 }
 _DESCRIPTION: Final = (
     "For banks of the roster only: signed both ways (RFC 9421, Ed25519, tag `distribank-v1`) over the raw body. "
@@ -219,7 +221,8 @@ _DESCRIPTION: Final = (
 
 
 def _request_body(kind: str) -> dict[str, Any]:
-    message = {"type": "object", "required": ["kind", "transaction"], "properties": {"kind": {"const": kind}}}
+    subject = "holder_cpf" if kind == "accounts" else "transaction"
+    message = {"type": "object", "required": ["kind", subject], "properties": {"kind": {"const": kind}}}
     schema = {
         "type": "object",
         "required": ["protocol_version", "clock", "messages"],

@@ -5,6 +5,7 @@
 ``coordinating``  what was ordered here is driven: votes, the decision, telling everyone.
 ``participating`` messages from other banks.
 ``custody``       holders, accounts, cash, consents.
+``showing``       what other banks may see here.
 ``batching``      many transfers under one key.
 ``reading``       statements, events, lists, what is in doubt.
 ``feed``, ``tasks``, ``metrics``: who watches, what runs, what is counted.

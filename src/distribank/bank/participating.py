@@ -1,4 +1,4 @@
-"""Messages from other banks: prepare, commit, abort, inquire, and the outcomes that one's own inquiries bring.
+"""Messages from other banks: the protocol's, what they ask to see, and the outcomes that one's own inquiries bring.
 
 A request brings several messages. Each is decided on its own under its own locks; all of them share the wait for
 durability, and nothing is answered before that. Aborts alone wait for nothing: one that is lost is inquired about.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import MAX_CONSENTS
 from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
+from distribank.bank.showing import Showing
 from distribank.core import participant
 from distribank.core.consents import Consent
 from distribank.core.ledger import Book, position_book
@@ -27,6 +28,8 @@ from distribank.core.protocol import (
     Outcome,
     Prepare,
     Refused,
+    ShowAccounts,
+    ShowLog,
     State,
     Step,
     Transaction,
@@ -47,6 +50,7 @@ class Participating:
         self._rhythm = rhythm
         self._store = rhythm.store
         self._coordinating = coordinating
+        self._showing = Showing(rhythm)
         self._cap = position_cap
         self.watch: Callable[[Transaction], None] = lambda _transaction: None
         self.settled: Callable[[str], None] = lambda _transaction: None
@@ -80,6 +84,10 @@ class Participating:
     async def _decide(self, sender: str, clock: int, message: Message) -> Answer:
         if isinstance(message, Inquire):
             return await self._inquired(sender, message)
+        if isinstance(message, ShowLog):
+            return await self._showing.log(sender, message.transaction)
+        if isinstance(message, ShowAccounts):
+            return await self._showing.accounts(sender, message.holder_cpf)
         if coordinator_of(message.transaction) != sender:
             return self._refuse(message.transaction, "only the bank that coordinates a transaction may decide it")
         if isinstance(message, Prepare):

@@ -15,12 +15,16 @@ from typing import Final
 
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.consents import Consent, ConsentUse
-from distribank.core.ledger import LedgerRow
+from distribank.core.ledger import AccountType, LedgerRow
 from distribank.core.refusals import Refusal
 from distribank.core.transfer import Counterparty, Leg, Order
 
 PROTOCOL_VERSION: Final = 1
 MAX_VOTE_DEADLINE_MS: Final = 120_000
+MAX_RECORDS: Final = 64
+"""Records of one transaction that one bank shows another; the protocol writes four at most."""
+MAX_LINKED: Final = 50
+"""Consents that one answer about a person's accounts names; a thousand such answers fit in one response."""
 MAX_VOTE_BY_AHEAD_MS: Final = MAX_VOTE_DEADLINE_MS + 2 * CLOCK_BOUND_MS
 """How far ahead of a participant's clock ``vote_by`` may lie: the longest deadline, its bound, one bound of skew."""
 
@@ -196,7 +200,21 @@ class Inquire:
     vote_by: int
 
 
-Message = Prepare | Commit | Abort | Inquire
+@dataclass(frozen=True, slots=True)
+class ShowLog:
+    """A bank that takes part asks what the log says of a transaction. It changes nothing."""
+
+    transaction: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShowAccounts:
+    """A bank asks on which accounts this person lets it order debits. It changes nothing."""
+
+    holder_cpf: str
+
+
+Message = Prepare | Commit | Abort | Inquire | ShowLog | ShowAccounts
 
 
 # Answers ----------------------------------------------------------------------------------------------------------
@@ -257,7 +275,37 @@ class Outcome:
     at: int | None = None
 
 
-Answer = Yes | No | Acknowledged | Refused | Outcome
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The durable records of one transaction at a bank, by stamp; none where it is unknown to whoever asks."""
+
+    transaction: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedAccount:
+    """An open account and one active consent on it. Balances in centavos; *expires_at* in milliseconds."""
+
+    account: str
+    type: AccountType
+    posted: int
+    available: int
+    consent_id: str
+    max_per_transfer: int
+    max_total: int | None
+    used: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """What a person lets the asking bank draw on, newest consent first."""
+
+    accounts: tuple[LinkedAccount, ...]
+
+
+Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts
 
 
 # One decision's result --------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ TRANSACTION: Final = re.compile(r"[0-9A-Z]{8}\.[0-9a-f]{32}\.[0-9a-f]{32}")
 """Coordinator, incarnation of its database, then time-ordered and random: 74 characters."""
 CPF: Final = re.compile(r"[0-9]{11}")
 END_TO_END_ID: Final = re.compile(r"[0-9A-Za-z]{1,35}")
+NAME: Final = re.compile(r"[0-9A-Za-z._-]{1,64}")
+"""An id that only the bank which gave it reads."""
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 _STAMP: Final = re.compile(r"0|[1-9][0-9]{0,18}")

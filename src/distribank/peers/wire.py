@@ -13,20 +13,30 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from distribank import strict_json
-from distribank.core.money import MAX_AMOUNT
+from distribank.core.ledger import AccountType
+from distribank.core.money import MAX_AMOUNT, MAX_BALANCE
 from distribank.core.protocol import (
+    MAX_LINKED,
+    MAX_RECORDS,
     PROTOCOL_VERSION,
     Abort,
+    Accounts,
     Acknowledged,
     Answer,
     Commit,
     Fate,
     Inquire,
+    LinkedAccount,
+    Log,
     Message,
     No,
     Outcome,
     Prepare,
+    Record,
+    RecordKind,
     Refused,
+    ShowAccounts,
+    ShowLog,
     Violation,
     Yes,
 )
@@ -44,7 +54,10 @@ MAX_NAME: Final = 1000
 MAX_DETAIL: Final = 1000
 """Characters of a refusal's sentence; longer ones are cut when they leave."""
 
-KINDS: Final = ("prepare", "commit", "abort", "inquire")
+MAX_WORD: Final = 64
+"""Characters of a record's kind and of a state's name."""
+
+KINDS: Final = ("prepare", "commit", "abort", "inquire", "log", "accounts")
 """Every kind of message; each is also the last part of its route."""
 
 _KIND_OF: Final[dict[type[Message], str]] = {
@@ -52,6 +65,8 @@ _KIND_OF: Final[dict[type[Message], str]] = {
     Commit: "commit",
     Abort: "abort",
     Inquire: "inquire",
+    ShowLog: "log",
+    ShowAccounts: "accounts",
 }
 _dumps: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -235,17 +250,37 @@ def _decode_inquire(message: dict[str, Any]) -> Inquire:
     return Inquire(read.matching(message, "transaction", read.TRANSACTION), read.time_ms(message, "vote_by"))
 
 
+def _encode_show_log(message: ShowLog) -> dict[str, Any]:
+    return {"kind": "log", "transaction": message.transaction}
+
+
+def _decode_show_log(message: dict[str, Any]) -> ShowLog:
+    return ShowLog(read.matching(message, "transaction", read.TRANSACTION))
+
+
+def _encode_show_accounts(message: ShowAccounts) -> dict[str, Any]:
+    return {"kind": "accounts", "holder_cpf": message.holder_cpf}
+
+
+def _decode_show_accounts(message: dict[str, Any]) -> ShowAccounts:
+    return ShowAccounts(read.matching(message, "holder_cpf", read.CPF))
+
+
 _MESSAGE_ENCODERS: Final[dict[type[Message], Callable[[Any], dict[str, Any]]]] = {
     Prepare: _encode_prepare,
     Commit: _encode_commit,
     Abort: _encode_abort,
     Inquire: _encode_inquire,
+    ShowLog: _encode_show_log,
+    ShowAccounts: _encode_show_accounts,
 }
 _MESSAGE_DECODERS: Final[dict[str, Callable[[dict[str, Any]], Message | Refused]]] = {
     "prepare": _decode_prepare,
     "commit": _decode_commit,
     "abort": _decode_abort,
     "inquire": _decode_inquire,
+    "log": _decode_show_log,
+    "accounts": _decode_show_accounts,
 }
 
 
@@ -266,6 +301,10 @@ def _answer(answer: Answer) -> dict[str, Any]:
             return {"answer": Fate.COMMITTED, "at": str(at)}
         case Outcome(fate):
             return {"answer": fate}
+        case Log(transaction, records):
+            return {"answer": "log", "transaction": transaction, "records": [_record(record) for record in records]}
+        case Accounts(accounts):
+            return {"answer": "accounts", "accounts": [_linked(account) for account in accounts]}
 
 
 def decode_answer(kind: str, answer: Any) -> Answer | None:
@@ -300,6 +339,25 @@ def _read_committed(answer: dict[str, Any]) -> Outcome:
     return Outcome(Fate.COMMITTED, read.stamp(answer, "at"))
 
 
+def _read_log(answer: dict[str, Any]) -> Log:
+    transaction = read.matching(answer, "transaction", read.TRANSACTION)
+    known = {kind.value for kind in RecordKind}
+    records = read.items(answer, "records", _read_record, 0, MAX_RECORDS)
+    # A later version may keep records of kinds that this one has no word for: they are left out.
+    return Log(
+        transaction,
+        tuple(
+            Record(transaction, stamp, RecordKind(kind), before, after, detail)
+            for stamp, kind, before, after, detail in records
+            if kind in known
+        ),
+    )
+
+
+def _read_accounts(answer: dict[str, Any]) -> Accounts:
+    return Accounts(read.items(answer, "accounts", _read_linked, 0, MAX_LINKED))
+
+
 _DELIVERED: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
     "acknowledged": lambda _: Acknowledged(),
     "already": lambda _: Acknowledged(already=True),
@@ -316,6 +374,8 @@ _ANSWER_DECODERS: Final[dict[str, dict[str, Callable[[dict[str, Any]], Answer]]]
         "unknown": lambda _: Outcome(Fate.UNKNOWN),
         "refused": _read_refused,
     },
+    "log": {"log": _read_log, "refused": _read_refused},
+    "accounts": {"accounts": _read_accounts, "refused": _read_refused},
 }
 """Which answers each kind of message may get: an *acknowledged* to a prepare is no vote."""
 
@@ -353,6 +413,54 @@ def _read_party(party: dict[str, Any]) -> Counterparty:
         read.matching(party, "bank", read.BANK),
         read.word(party, "direction", Direction),
         read.optional_text(party, "name_masked", MAX_NAME),
+    )
+
+
+def _record(record: Record) -> dict[str, Any]:
+    return {
+        "stamp": str(record.stamp),
+        "record": record.kind,
+        "from": record.before,
+        "to": record.after,
+        "detail": record.detail[:MAX_DETAIL],
+    }
+
+
+def _read_record(record: dict[str, Any]) -> tuple[int, str, str, str, str]:
+    return (
+        read.stamp(record, "stamp"),
+        read.text(record, "record", MAX_WORD),
+        read.text(record, "from", MAX_WORD),
+        read.text(record, "to", MAX_WORD),
+        read.text(record, "detail", MAX_DETAIL),
+    )
+
+
+def _linked(linked: LinkedAccount) -> dict[str, Any]:
+    return {
+        "account": linked.account,
+        "type": linked.type,
+        "posted_balance": linked.posted,
+        "available_balance": linked.available,
+        "consent_id": linked.consent_id,
+        "max_per_transfer": linked.max_per_transfer,
+        "max_total": linked.max_total,
+        "used": linked.used,
+        "expires_at": read.format_time(linked.expires_at),
+    }
+
+
+def _read_linked(linked: dict[str, Any]) -> LinkedAccount:
+    return LinkedAccount(
+        read.matching(linked, "account", read.ACCOUNT),
+        read.word(linked, "type", AccountType),
+        read.integer(linked, "posted_balance", 0, MAX_BALANCE),
+        read.integer(linked, "available_balance", 0, MAX_BALANCE),
+        read.matching(linked, "consent_id", read.NAME),
+        read.integer(linked, "max_per_transfer", 1, MAX_AMOUNT),
+        None if linked.get("max_total") is None else read.integer(linked, "max_total", 1, MAX_AMOUNT),
+        read.integer(linked, "used", 0, MAX_BALANCE),
+        read.time_ms(linked, "expires_at"),
     )
 
 

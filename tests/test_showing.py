@@ -1,0 +1,67 @@
+"""What one bank shows another: records to those who take part, accounts to those who may draw on them."""
+
+from __future__ import annotations
+
+from distribank.core.protocol import Accounts, Answer, Log, Message, ShowAccounts, ShowLog
+from tests.world import CPFS, World, world
+
+A, B, C = "99990001", "99990002", "99990003"
+
+
+async def show(net: World, asker: str, asked: str, message: Message) -> Answer:
+    bank = net.banks[asked].bank
+    (answer,) = await bank.receive(asker, net.banks[asker].bank.clock_now(), [message])
+    return answer
+
+
+async def test_every_bank_that_takes_part_sees_the_records_of_the_others() -> None:
+    async with world(3) as net:
+        mine, theirs = await net.account(A, 100_00), await net.account(B, which=1)
+        known = (await net.transfer(A, (A, mine, -50_00), (B, theirs, 50_00))).transaction
+        await net.settle(known.id)
+        for asker, asked, kinds in ((B, A, ["Begun", "Decided", "Ended"]), (A, B, ["Prepared", "Resolved"])):
+            answer = await show(net, asker, asked, ShowLog(known.id))
+            assert isinstance(answer, Log)
+            assert [record.kind for record in answer.records] == kinds
+            assert {record.transaction for record in answer.records} == {known.id}
+
+
+async def test_to_a_bank_without_a_part_a_transaction_looks_like_one_that_never_was() -> None:
+    async with world(3) as net:
+        mine, theirs = await net.account(A, 100_00), await net.account(B, which=1)
+        known = (await net.transfer(A, (A, mine, -50_00), (B, theirs, 50_00))).transaction
+        for asked in (A, B):
+            assert await show(net, C, asked, ShowLog(known.id)) == Log(known.id, ())
+        never = f"{A}.{'0' * 32}.{'0' * 32}"
+        assert await show(net, C, A, ShowLog(never)) == Log(never, ())
+
+
+async def test_only_what_its_holder_consents_to_the_asking_bank_is_shown() -> None:
+    async with world(3) as net:
+        mine = await net.account(B, 100_00)
+        await net.account(B, 70_00)
+        consent = await net.consent(B, mine, A, each=30_00, total=90_00)
+        answer = await show(net, A, B, ShowAccounts(CPFS[0]))
+        assert isinstance(answer, Accounts)
+        (linked,) = answer.accounts
+        assert (linked.account, linked.consent_id, linked.available) == (mine, consent, 100_00)
+        assert (linked.max_per_transfer, linked.max_total, linked.used) == (30_00, 90_00, 0)
+        for asker, who in ((C, CPFS[0]), (A, CPFS[1])):
+            assert await show(net, asker, B, ShowAccounts(who)) == Accounts(())
+
+
+async def test_what_a_consent_has_paid_is_shown_as_used_and_one_revoked_or_used_up_is_not_shown() -> None:
+    async with world(2) as net:
+        there, here = await net.account(B, 100_00), await net.account(A)
+        consent = await net.consent(B, there, A, each=30_00, total=60_00)
+        for used in (30_00, 60_00):
+            done = await net.transfer(A, (B, there, -30_00), (A, here, 30_00))
+            await net.settle(done.transaction.id)
+            answer = await show(net, A, B, ShowAccounts(CPFS[0]))
+            assert isinstance(answer, Accounts)
+            assert [linked.used for linked in answer.accounts] == ([used] if used < 60_00 else [])
+        again = await net.consent(B, there, A)
+        assert again != consent
+        holder = await net.person(B)
+        await net.banks[B].bank.custody.revoke_consent(holder.holder_id, again)
+        assert await show(net, A, B, ShowAccounts(CPFS[0])) == Accounts(())
