@@ -17,6 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
+from distribank.cli import breaking
 
 DEFAULT_DATA_DIR: Final = Path("data")
 
@@ -114,3 +115,6 @@ def demo(
     from distribank.demo import run
 
     raise typer.Exit(run(data_dir, base_port, as_json))
+
+
+app.registered_commands += breaking.app.registered_commands

@@ -7,6 +7,9 @@
     DIR/99990001/key.pem        its private key, mode 0600
     DIR/99990001/bank.db        its database, made by the bank itself
     DIR/99990001/bank.log       what it said, where ``distribank up`` started it
+    DIR/99990001/bank.pid       which process it is (``pids``), while it runs
+    DIR/99990001/start          asks ``distribank up`` to start it again (``breaking``)
+    DIR/up.lock                 locked by ``distribank up``, while that runs
 
 What a bank has is never made anew: its key, its secrets and its port stay as they are, so a network may grow. A bank's
 own files are complete before the network file names it, and the network file is replaced in one step: wherever this
@@ -88,6 +91,14 @@ class LocalBank:
     @property
     def log_file(self) -> Path:
         return self.directory / "bank.log"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "bank.pid"
+
+    @property
+    def start_file(self) -> Path:
+        return self.directory / "start"
 
 
 def init(data_dir: Path, banks: int, base_port: int | None = None) -> list[LocalBank]:

@@ -25,6 +25,7 @@ import httpx
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.network.layout import HOST, LocalBank
+from distribank.network.pids import locked
 
 START_SECONDS: Final = 20.0
 """How long a bank may take until it is ready."""
@@ -74,7 +75,7 @@ class BankProcess:
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Start the process; it is not ready yet. ``Misconfigured`` if its port is taken."""
+        """Start the process; it is not ready yet. ``Misconfigured`` if its port is taken, or it runs elsewhere."""
         assert self.pid is None, f"bank {self.bank.code} runs already as process {self.pid}"
         if not is_free(self.bank.port):
             raise Misconfigured(
@@ -85,7 +86,8 @@ class BankProcess:
         inherited = {name: value for name, value in os.environ.items() if name not in _OWN_SETTINGS}
         self._close_pipe()
         self.started_at = time.monotonic()
-        with self.bank.log_file.open("ab") as log:
+        runs = f"bank {self.bank.code} runs already, as the process in {self.bank.pid_file}"
+        with self.bank.log_file.open("ab") as log, locked(self.bank.pid_file, runs) as pid_file:
             self._process = subprocess.Popen(  # noqa: S603
                 [*self._program, "--env-file", str(self.bank.env_file.resolve())],
                 stdin=subprocess.PIPE,
@@ -93,7 +95,9 @@ class BankProcess:
                 stderr=subprocess.STDOUT,
                 env={**inherited, **self._env},
                 process_group=0,
+                pass_fds=[pid_file],
             )
+            os.write(pid_file, str(self._process.pid).encode())
 
     async def wait_ready(self, within: float = START_SECONDS) -> float:
         """Return once the bank is ready: seconds since its start. ``Breakage`` if it ends first, or takes too long."""
@@ -145,11 +149,7 @@ class BankProcess:
 
     def last_words(self, lines_shown: int = LOG_LINES) -> str:
         """The last lines of its log."""
-        try:
-            lines = self.bank.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return f"no log at {self.bank.log_file}"
-        return "\n  ".join([f"the end of {self.bank.log_file}:", *lines[-lines_shown:]])
+        return last_words(self.bank, lines_shown)
 
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -158,6 +158,15 @@ class BankProcess:
     def _close_pipe(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
+
+
+def last_words(bank: LocalBank, lines_shown: int) -> str:
+    """The last lines of a bank's log."""
+    try:
+        lines = bank.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return f"no log at {bank.log_file}"
+    return "\n  ".join([f"the end of {bank.log_file}:", *lines[-lines_shown:]])
 
 
 @asynccontextmanager

@@ -23,12 +23,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from distribank.breakages import Breakage
+from distribank.network.breaking import UP_LOCK
 from distribank.network.layout import DEFAULT_BASE_PORT, LocalBank, init, load
+from distribank.network.pids import is_frozen, locked
 from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
 
 LOOK_SECONDS: Final = 0.5
 """How often ``up`` looks at its banks."""
-STYLES: Final = {"ready": "green", "starting": "yellow", "not ready": "yellow"}
+STYLES: Final = {"ready": "green", "starting": "yellow", "not ready": "yellow", "frozen": "cyan"}
 ENDED: Final = "ended"
 """How the state begins of a bank that nobody runs."""
 
@@ -92,15 +95,18 @@ def cancel_on_signals() -> None:
 async def _up(console: Console, data_dir: Path, banks: int, base_port: int | None) -> int:
     cancel_on_signals()
     processes = [BankProcess(bank) for bank in make_network(console, data_dir, banks, base_port)]
-    try:
-        with waiting(console, f"starting {len(processes)} banks"):
-            await start_all(processes)
-        console.print(_what_next(data_dir, processes), markup=False)
-        await _watch(console, processes)
-    except asyncio.CancelledError:
-        console.print(f"stopping; the banks' data are in {data_dir}")
-    finally:
-        await stop_all(processes)
+    with locked(data_dir / UP_LOCK, f"another  distribank up  runs on {data_dir}: stop it there first, with Ctrl-C"):
+        try:
+            for process in processes:
+                process.bank.start_file.unlink(missing_ok=True)
+            with waiting(console, f"starting {len(processes)} banks"):
+                await start_all(processes)
+            console.print(_what_next(data_dir, processes), markup=False)
+            await _watch(console, processes)
+        except asyncio.CancelledError:
+            console.print(f"stopping; the banks' data are in {data_dir}")
+        finally:
+            await stop_all(processes)
     return 0
 
 
@@ -110,6 +116,8 @@ async def _watch(console: Console, processes: list[BankProcess]) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe:
         with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
             while True:
+                for process in processes:
+                    _start_if_asked(console, process)
                 states = list(await asyncio.gather(*(_state(probe, process) for process in processes)))
                 if live is not None:
                     live.update(Group(_table(processes, states), Text(_help(processes, states))), refresh=True)
@@ -119,8 +127,21 @@ async def _watch(console: Console, processes: list[BankProcess]) -> None:
                 await asyncio.sleep(LOOK_SECONDS)
 
 
+def _start_if_asked(console: Console, process: BankProcess) -> None:
+    """Start a bank that ended, once somebody asks for it (``distribank start``), who waits until it is ready."""
+    if process.pid is not None or not process.bank.start_file.exists():
+        return
+    try:
+        process.start()
+    except Breakage as breakage:
+        console.print(str(breakage), markup=False)
+    process.bank.start_file.unlink(missing_ok=True)
+
+
 async def _state(probe: httpx.AsyncClient, process: BankProcess) -> str:
     """One bank as it answers now; one that ended here may have been started again elsewhere."""
+    if process.pid is not None and is_frozen(process.pid):
+        return "frozen"
     try:
         answer = await probe.get(f"{process.bank.url}/readyz")
     except httpx.TimeoutException:
@@ -143,7 +164,7 @@ def _how_it_ended(status: int | None) -> str:
 def _again(process: BankProcess) -> str:
     """What starts a bank again that has ended, and what tells why it did."""
     bank = process.bank
-    command = own_command("serve", "--env-file", str(bank.env_file))
+    command = own_command("start", bank.code, "--data-dir", str(bank.directory.parent))
     return f"Start {bank.name} again, in another terminal:  {command}\n(its last words: {bank.log_file})"
 
 

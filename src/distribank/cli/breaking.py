@@ -1,0 +1,66 @@
+"""``freeze``, ``thaw``, ``kill`` and ``start``: what may happen to one bank of a running ``distribank up``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+DataDir = Annotated[
+    Path,
+    typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="That of `distribank up`.", show_default="data"),
+]
+Bank = Annotated[str, typer.Argument(metavar="BANK", help="Its code (99990002), its number (2) or its name.")]
+DEFAULT: Final = Path("data")
+
+app = typer.Typer()
+
+
+@app.command()
+def freeze(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
+    """Freeze a bank (SIGSTOP): it neither answers nor ends, as though its machine hung."""
+    from distribank.network import breaking
+
+    found = breaking.find(data_dir, bank)
+    pid = breaking.freeze(found)
+    typer.echo(f"{found.name} ({found.code}, pid {pid}) is frozen: it keeps what it holds and answers nobody.")
+    _next(data_dir, bank, "thaw", "Let it go on")
+
+
+@app.command()
+def thaw(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
+    """Let a frozen bank go on where it stood (SIGCONT)."""
+    from distribank.network import breaking
+
+    found = breaking.find(data_dir, bank)
+    pid = breaking.thaw(found)
+    typer.echo(f"{found.name} ({found.code}, pid {pid}) goes on where it was frozen.")
+
+
+@app.command()
+def kill(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
+    """Kill a bank (SIGKILL): it ends without warning. What it has promised is on its disk."""
+    from distribank.network import breaking
+
+    found = breaking.find(data_dir, bank)
+    pid = breaking.kill(found)
+    typer.echo(f"{found.name} ({found.code}, pid {pid}) is dead; what it had promised is in {found.directory}.")
+    _next(data_dir, bank, "start", "Start it again")
+
+
+@app.command()
+def start(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
+    """Start a bank again that has ended. `distribank up` does it, and goes on looking after it."""
+    from distribank.network import breaking
+
+    found = breaking.find(data_dir, bank)
+    pid = breaking.start(data_dir, found)
+    typer.echo(f"{found.name} ({found.code}, pid {pid}) is ready again at {found.url}/docs")
+
+
+def _next(data_dir: Path, bank: str, verb: str, what: str) -> None:
+    from distribank.network.showing import own_command
+
+    where = [] if data_dir == DEFAULT else ["--data-dir", str(data_dir)]
+    typer.echo(f"{what} with:  {own_command(verb, bank, *where)}")
