@@ -94,11 +94,17 @@ def up(
     banks: Banks = 4,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="Made if need be, and kept.")] = DEFAULT_DATA_DIR,
     base_port: BasePort = None,
+    vote_deadline: Annotated[
+        float | None,
+        typer.Option(
+            "--vote-deadline", min=1, max=120, help="Seconds that coordinators wait for votes; 2 if not said."
+        ),
+    ] = None,
 ) -> None:
     """Run a network of banks on this machine until Ctrl-C; their data is kept."""
     from distribank.network.showing import up as run_all
 
-    raise typer.Exit(run_all(data_dir, banks, base_port))
+    raise typer.Exit(run_all(data_dir, banks, base_port, vote_deadline))
 
 
 @app.command()

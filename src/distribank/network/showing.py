@@ -25,6 +25,7 @@ from rich.text import Text
 
 from distribank.breakages import Breakage
 from distribank.network.breaking import UP_LOCK
+from distribank.network.figures import Figures, follow
 from distribank.network.layout import DEFAULT_BASE_PORT, LocalBank, init, load
 from distribank.network.pids import is_frozen, locked
 from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
@@ -36,9 +37,13 @@ ENDED: Final = "ended"
 """How the state begins of a bank that nobody runs."""
 
 
-def up(data_dir: Path, banks: int, base_port: int | None) -> int:
-    """Run every bank of *data_dir*, made if need be, until SIGINT or SIGTERM; the exit status. Data are kept."""
-    return asyncio.run(_up(console(), data_dir, banks, base_port))
+def up(data_dir: Path, banks: int, base_port: int | None, vote_deadline: float | None = None) -> int:
+    """Run every bank of *data_dir*, made if need be, until SIGINT or SIGTERM; the exit status. Data are kept.
+
+    *vote_deadline*, in seconds, goes before what the banks' settings say.
+    """
+    env = {} if vote_deadline is None else {"DISTRIBANK_VOTE_DEADLINE": str(vote_deadline)}
+    return asyncio.run(_up(console(), data_dir, banks, base_port, env))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -92,9 +97,9 @@ def cancel_on_signals() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def _up(console: Console, data_dir: Path, banks: int, base_port: int | None) -> int:
+async def _up(console: Console, data_dir: Path, banks: int, base_port: int | None, env: dict[str, str]) -> int:
     cancel_on_signals()
-    processes = [BankProcess(bank) for bank in make_network(console, data_dir, banks, base_port)]
+    processes = [BankProcess(bank, env) for bank in make_network(console, data_dir, banks, base_port)]
     with locked(data_dir / UP_LOCK, f"another  distribank up  runs on {data_dir}: stop it there first, with Ctrl-C"):
         try:
             for process in processes:
@@ -113,14 +118,17 @@ async def _up(console: Console, data_dir: Path, banks: int, base_port: int | Non
 async def _watch(console: Console, processes: list[BankProcess]) -> None:
     """Show the banks until cancelled: a live table in a terminal; elsewhere a line at each change."""
     seen: list[str] = [""] * len(processes)
-    async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe:
+    figures = [Figures() for _process in processes]
+    async with httpx.AsyncClient(trust_env=False, timeout=LOOK_SECONDS) as probe, asyncio.TaskGroup() as following:
+        for process, kept in zip(processes, figures, strict=True):
+            following.create_task(follow(process.bank, kept))
         with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
             while True:
                 for process in processes:
                     _start_if_asked(console, process)
                 states = list(await asyncio.gather(*(_state(probe, process) for process in processes)))
                 if live is not None:
-                    live.update(Group(_table(processes, states), Text(_help(processes, states))), refresh=True)
+                    live.update(Group(_table(processes, states, figures), Text(_help(processes, states))), refresh=True)
                 else:
                     _print_changes(console, processes, seen, states)
                 seen = states
@@ -168,12 +176,14 @@ def _again(process: BankProcess) -> str:
     return f"Start {bank.name} again, in another terminal:  {command}\n(its last words: {bank.log_file})"
 
 
-def _table(processes: list[BankProcess], states: list[str]) -> Table:
+def _table(processes: list[BankProcess], states: list[str], figures: list[Figures]) -> Table:
     table = Table("bank", "name", "state", "pid", "address", title=f"DistriBank · {time.strftime('%H:%M:%S')}")
-    for process, state in zip(processes, states, strict=True):
+    table.add_column("transfers/s", justify="right")
+    table.add_column("in doubt", justify="right")
+    for process, state, known in zip(processes, states, figures, strict=True):
         bank = process.bank
         shown = Text(state, style=STYLES.get(state, "red"))
-        table.add_row(bank.code, bank.name, shown, str(process.pid or "–"), f"{bank.url}/docs")
+        table.add_row(bank.code, bank.name, shown, str(process.pid or "–"), f"{bank.url}/docs", *known.shown())
     return table
 
 
