@@ -17,6 +17,7 @@ from typing import Any
 from distribank.breakages import DurabilityLost
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import (
@@ -271,6 +272,11 @@ def consent(serial: int, **changes: Any) -> Consent:
     return Consent(
         f"consent-{serial}", number(1), told["holder_id"], "00000000001", PEER, 500, None, 9_000, told["created_at"]
     )
+
+
+def heuristic(serial: int, **changes: Any) -> Heuristic:
+    """A commit forced of a peer's transaction; ``decided_at`` is its serial."""
+    return Heuristic(transaction_id(serial, PEER), Verdict.COMMIT, "its disk is lost", serial, **changes)
 
 
 def key(serial: int, created_at: int) -> IdempotencyKey:

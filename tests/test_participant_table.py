@@ -14,7 +14,8 @@ import pytest
 from distribank.core import participant
 from distribank.core.clock import CLOCK_BOUND_MS, stamp_at
 from distribank.core.consents import Consent, ConsentUse
-from distribank.core.ledger import Book, HoldState
+from distribank.core.heuristics import AccountDamage, Damage, Heuristic, Verdict
+from distribank.core.ledger import Book, Entry, EntryKind, HoldState, Ledger
 from distribank.core.participant import TABLE, Event, Situation
 from distribank.core.protocol import (
     MAX_VOTE_BY_AHEAD_MS,
@@ -75,11 +76,13 @@ TOLD = {Event.TOLD_COMMITTED, Event.TOLD_ABORTED, Event.NOT_TOLD}
 MESSAGES = {Event.PREPARE, Event.COMMIT, Event.ABORT, Event.INQUIRE}
 DOCUMENTED = {
     State.NOTHING: MESSAGES | TOLD,
-    State.PREPARED: MESSAGES | TOLD | {Event.RESTART},
-    State.COMMITTED: MESSAGES | TOLD | {Event.RESTART},
-    State.ABORTED: MESSAGES | {Event.TOLD_ABORTED, Event.NOT_TOLD, Event.RESTART},
+    State.PREPARED: MESSAGES | TOLD | {Event.RESTART, Event.RESOLVE},
+    State.FORCED_COMMIT: MESSAGES | TOLD | {Event.RESTART, Event.RESOLVE},
+    State.FORCED_ABORT: MESSAGES | TOLD | {Event.RESTART, Event.RESOLVE},
+    State.COMMITTED: MESSAGES | TOLD | {Event.RESTART, Event.RESOLVE},
+    State.ABORTED: MESSAGES | {Event.TOLD_ABORTED, Event.NOT_TOLD, Event.RESTART, Event.RESOLVE},
 }
-"""The cells of ``protocol.md`` and ``protocol-tables.md`` §4. W is the queued write, X later work, — absent."""
+"""The cells of ``protocol.md`` and ``protocol-tables.md`` §4. W is the queued write, X the two forced, — absent."""
 
 BECAUSE = Refusal(Code.INSUFFICIENT_FUNDS, "not enough", C, CAIO, 3)
 YOUNG = VOTE_BY - MAX_VOTE_BY_AHEAD_MS - CLOCK_BOUND_MS
@@ -591,3 +594,228 @@ def test_debits_of_one_account_in_several_legs_are_one_hold_one_consent_use_and_
 
 def test_whoever_takes_part_is_the_coordinator_and_the_participants() -> None:
     assert (prepared().coordinator, prepared().banks) == (A, (A, B, C))
+
+
+# Forced by an operator --------------------------------------------------------------------------------------------
+
+SUSPENSE = "suspense"
+
+
+def forcing(verdict: Verdict, **more: Any) -> Step:
+    return participate(prepared(), Event.RESOLVE, verdict=verdict, reason="its disk is lost", **more)
+
+
+def guess(verdict: Verdict) -> Heuristic:
+    return Heuristic(TX, verdict, "its disk is lost", WALL + 5)
+
+
+def forced(verdict: Verdict) -> Transaction:
+    known = forcing(verdict).transaction
+    assert known is not None
+    return known
+
+
+def forced_ledger(verdict: Verdict, **sums: Any) -> Ledger:
+    """Ana's account behind the forced outcome, or as she has changed it since, and the resolved hold."""
+    there = after(THERE_HELD, forcing(verdict))
+    return Ledger({ANA_THERE: replace(there.accounts[ANA_THERE], **sums)}, there.holds)
+
+
+def learn(verdict: Verdict, event: Event, **more: Any) -> Step:
+    """The truth (or anything else) meets what an operator forced."""
+    more.setdefault("ledger", forced_ledger(verdict))
+    more.setdefault("consents", (consent(used=200 if verdict is Verdict.COMMIT else 0),))
+    more.setdefault("heuristic", guess(verdict))
+    more.setdefault("at", stamp(10))
+    return participate(forced(verdict), event, now=now(20), **more)
+
+
+def damages(step: Step) -> Heuristic:
+    (found,) = rows(step, Heuristic)
+    assert isinstance(found, Heuristic)
+    return found
+
+
+VERDICTS = list(Verdict)
+COMMITS = [Event.COMMIT, Event.TOLD_COMMITTED]
+ABORTS = [Event.ABORT, Event.TOLD_ABORTED]
+
+
+def test_a_forced_commit_posts_at_once_is_recorded_and_raises_an_alarm() -> None:
+    step = forcing(Verdict.COMMIT)
+    known = step.transaction
+    assert known is not None
+    assert (known.state, known.commit_at, known.decided_at) == (State.FORCED_COMMIT, None, None)
+    assert lines(step) == [(RecordKind.RESOLVED, State.PREPARED, State.FORCED_COMMIT)]
+    assert "its disk is lost" in step.records[0].detail
+    assert entries(step) == [(ANA_THERE, -200, stamp(5))]
+    assert holds(step) == [(ANA_THERE, Direction.DEBIT, 200, HoldState.POSTED)]
+    assert book_entries(step) == [(f"position:{A}", 200, stamp(5))]
+    assert rows(step, Consent) == []
+    assert damages(step) == guess(Verdict.COMMIT)
+    assert step.forced
+    assert step.alarm is not None
+    assert step.messages == ()
+
+
+def test_a_forced_abort_releases_at_once_is_recorded_and_raises_an_alarm() -> None:
+    step = forcing(Verdict.ABORT)
+    known = step.transaction
+    assert known is not None
+    assert (known.state, known.because, known.decided_at) == (State.FORCED_ABORT, None, None)
+    assert lines(step) == [(RecordKind.RESOLVED, State.PREPARED, State.FORCED_ABORT)]
+    assert (entries(step), book_entries(step)) == ([], [])
+    assert holds(step) == [(ANA_THERE, Direction.DEBIT, 200, HoldState.RELEASED)]
+    assert [c.used for c in rows(step, Consent)] == [0]
+    assert damages(step) == guess(Verdict.ABORT)
+    assert step.forced
+    assert step.alarm is not None
+
+
+@pytest.mark.parametrize("make", [committed, released, lambda: forced(Verdict.COMMIT), lambda: forced(Verdict.ABORT)])
+def test_nothing_but_a_vote_without_an_outcome_can_be_forced(make: Any) -> None:
+    step = participate(make(), Event.RESOLVE, verdict=Verdict.COMMIT, reason="again")
+    assert isinstance(step.answer, Refused)
+    assert changes_nothing(step, make())
+    assert step.alarm is None
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_guess_is_told_to_nobody(verdict: Verdict) -> None:
+    step = learn(verdict, Event.INQUIRE)
+    assert step.answer == Outcome(Fate.UNDECIDED)
+    assert changes_nothing(step, forced(verdict))
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_same_prepare_gets_the_same_vote_even_where_the_part_was_forced(verdict: Verdict) -> None:
+    step = learn(verdict, Event.PREPARE)
+    assert step.answer == voting().answer
+    assert changes_nothing(step, forced(verdict))
+    other = learn(verdict, Event.PREPARE, prepare=prepare(description="something else"))
+    assert refused(other, forced(verdict), Violation.DIGEST_MISMATCH)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_forced_part_goes_on_inquiring_after_a_restart(verdict: Verdict) -> None:
+    step = learn(verdict, Event.RESTART)
+    assert step.messages == ((A, Inquire(TX, VOTE_BY)),)
+    assert step.transaction == forced(verdict)
+    assert step.changes == ()
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_forced_part_that_is_told_nothing_stays(verdict: Verdict) -> None:
+    assert changes_nothing(learn(verdict, Event.NOT_TOLD), forced(verdict))
+
+
+@pytest.mark.parametrize("event", COMMITS)
+def test_a_forced_commit_that_was_right_is_acknowledged_and_nothing_is_posted_again(event: Event) -> None:
+    step = learn(Verdict.COMMIT, event)
+    known = step.transaction
+    assert known is not None
+    assert (known.state, known.commit_at, known.completed_at) == (State.COMMITTED, stamp(10), WALL + 20)
+    assert lines(step) == [(RecordKind.RESOLVED, State.FORCED_COMMIT, State.COMMITTED)]
+    assert set(step.changes) == {known, damages(step)}
+    told = damages(step)
+    assert (told.truth, told.truth_at, told.matched, told.damage) == (Verdict.COMMIT, WALL + 20, True, None)
+    assert step.answer == Acknowledged()
+    assert step.forced
+    assert step.alarm is None
+
+
+@pytest.mark.parametrize("event", ABORTS)
+def test_a_forced_abort_that_was_right_is_settled_and_nothing_is_released_again(event: Event) -> None:
+    step = learn(Verdict.ABORT, event, because=BECAUSE if event is Event.ABORT else None)
+    known = step.transaction
+    assert known is not None
+    assert known.state is State.ABORTED
+    assert known.because == (BECAUSE if event is Event.ABORT else known.because)
+    assert set(step.changes) == {known, damages(step)}
+    assert damages(step).matched is True
+    assert step.alarm is None
+
+
+@pytest.mark.parametrize("event", ABORTS)
+def test_a_forced_commit_that_was_wrong_is_taken_back_by_new_entries_in_one_write(event: Event) -> None:
+    step = learn(Verdict.COMMIT, event)
+    assert step.transaction is not None
+    assert step.transaction.state is State.ABORTED
+    assert lines(step) == [(RecordKind.RESOLVED, State.FORCED_COMMIT, State.ABORTED)]
+    assert entries(step) == [(ANA_THERE, 200, stamp(20))]
+    (entry,) = rows(step, Entry)
+    assert (entry.kind, entry.operation, entry.leg) == (EntryKind.CORRECTION, f"{TX}.correction", 2)
+    assert book_entries(step) == [(f"position:{A}", -200, stamp(20))]
+    assert [c.used for c in rows(step, Consent)] == [0]
+    told = damages(step)
+    assert (told.truth, told.matched) == (Verdict.ABORT, False)
+    assert told.damage == Damage((AccountDamage(ANA_THERE, Direction.CREDIT, 200, 200),), A, -200, 0)
+    assert step.forced
+    assert step.alarm is not None
+
+
+@pytest.mark.parametrize("event", COMMITS)
+def test_a_forced_abort_that_was_wrong_is_posted_after_all_and_acknowledged(event: Event) -> None:
+    step = learn(Verdict.ABORT, event)
+    known = step.transaction
+    assert known is not None
+    assert (known.state, known.commit_at) == (State.COMMITTED, stamp(10))
+    assert entries(step) == [(ANA_THERE, -200, stamp(20))]
+    assert book_entries(step) == [(f"position:{A}", 200, stamp(20))]
+    assert [c.used for c in rows(step, Consent)] == [200]
+    assert damages(step).damage == Damage((AccountDamage(ANA_THERE, Direction.DEBIT, 200, 200),), A, 200, 0)
+    assert step.answer == Acknowledged()
+    assert step.alarm is not None
+
+
+def test_a_correction_debits_what_is_available_and_the_rest_goes_to_suspense() -> None:
+    spent = forced_ledger(Verdict.ABORT, posted=150, held=20)
+    step = learn(Verdict.ABORT, Event.COMMIT, ledger=spent)
+    assert entries(step) == [(ANA_THERE, -130, stamp(20))]
+    assert book_entries(step) == [(f"position:{A}", 200, stamp(20)), (SUSPENSE, -70, stamp(20))]
+    assert damages(step).damage == Damage((AccountDamage(ANA_THERE, Direction.DEBIT, 200, 130),), A, 200, -70)
+
+
+def test_a_correction_of_an_empty_account_posts_no_entry_of_nothing() -> None:
+    step = learn(Verdict.ABORT, Event.COMMIT, ledger=forced_ledger(Verdict.ABORT, posted=0))
+    assert entries(step) == []
+    assert book_entries(step) == [(f"position:{A}", 200, stamp(20)), (SUSPENSE, -200, stamp(20))]
+
+
+@pytest.mark.parametrize(("verdict", "event"), [(Verdict.COMMIT, Event.ABORT), (Verdict.ABORT, Event.COMMIT)])
+def test_a_closed_account_is_not_corrected_its_part_goes_to_suspense(verdict: Verdict, event: Event) -> None:
+    closed = forced_ledger(verdict, posted=0, closed_at=WALL + 15)
+    step = learn(verdict, event, ledger=closed)
+    owed = 200 if verdict is Verdict.COMMIT else -200
+    assert entries(step) == []
+    assert book_entries(step) == [(f"position:{A}", -owed, stamp(20)), (SUSPENSE, owed, stamp(20))]
+
+
+def test_a_consent_that_was_given_back_is_used_again_as_far_as_it_reaches() -> None:
+    step = learn(Verdict.ABORT, Event.COMMIT, consents=(consent(used=900),))
+    assert [c.used for c in rows(step, Consent)] == [1000]
+    step = learn(Verdict.ABORT, Event.COMMIT, consents=(consent(used=900, max_total=None),))
+    assert [c.used for c in rows(step, Consent)] == [1100]
+
+
+def test_legs_that_cancel_out_on_an_account_need_no_correction() -> None:
+    legs = (leg(2, B, ANA_THERE, -200), leg(4, B, ANA_THERE, 200))
+    before = ledger(account(ANA_THERE, 1000))
+    vote = participate(None, Event.PREPARE, prepare=prepare(legs), ledger=before)
+    force = participate(vote.transaction, Event.RESOLVE, verdict=Verdict.COMMIT, reason="x", ledger=after(before, vote))
+    there = after(after(before, vote), force)
+    step = participate(force.transaction, Event.ABORT, ledger=there, heuristic=guess(Verdict.COMMIT), now=now(20))
+    assert (entries(step), book_entries(step)) == ([], [])
+    assert damages(step).damage == Damage((), A, 0, 0)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_commit_that_cannot_be_the_promised_one_is_refused_where_the_part_was_forced_too(verdict: Verdict) -> None:
+    known = forced(verdict)
+    late = learn(verdict, Event.COMMIT, commit=commit(stamp(VOTE_BY - WALL + 1)))
+    assert refused(late, known, Violation.STAMP_PAST_VOTE_BY)
+    early = learn(verdict, Event.COMMIT, commit=commit(stamp(4)))
+    assert refused(early, known, Violation.INVALID_MESSAGE)
+    other = learn(verdict, Event.COMMIT, commit=commit(legs=[leg(2, B, ANA_THERE, -199)]))
+    assert refused(other, known, Violation.DIGEST_MISMATCH)
+    assert refused(learn(verdict, Event.TOLD_COMMITTED, at=stamp(4)), known, Violation.INVALID_MESSAGE)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from distribank.breakages import DurabilityLost
+from distribank.core.heuristics import AccountDamage, Damage, Verdict
 from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import (
@@ -24,7 +25,7 @@ from distribank.core.ledger import (
     Reservation,
 )
 from distribank.core.ledger import Hold as HoldRow
-from distribank.core.protocol import RecordKind, Role, State, Transaction
+from distribank.core.protocol import FORCED, RecordKind, Role, State, Transaction
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Queries, Query, Row, Store
 from distribank.store import group
@@ -39,6 +40,7 @@ from tests.stores import (
     consent,
     deposit,
     entry,
+    heuristic,
     hold,
     holder,
     key,
@@ -114,6 +116,17 @@ ROWS: list[tuple[Any, tuple[str, ...]]] = [
     (Company("12345678000195", "Padaria Ltda", number(2)), ("12345678000195",)),
     (consent(1), ("consent-1",)),
     (Counter("account", 7), ("account",)),
+    (heuristic(1), (transaction_id(1, PEER),)),
+    (
+        heuristic(
+            1,
+            truth=Verdict.ABORT,
+            truth_at=9,
+            matched=False,
+            damage=Damage((AccountDamage(number(1), Direction.CREDIT, 500, 499),), PEER, -500, 1),
+        ),
+        (transaction_id(1, PEER),),
+    ),
     (holder(1), (f"{1:011d}",)),
     (key(1, 5), ("h1", "/v1/transfers", "key-1")),
     (transaction(1), (transaction_id(1),)),
@@ -436,6 +449,7 @@ def shelf() -> list[Row]:
         consent(4, holder_id="h2"),
         *(record(transaction_id(1), n) for n in (3, 1, 2)),
         *(batch(1), batch(2, finished_at=9), batch(3)),
+        *(heuristic(n) for n in (2, 3, 1)),
         *(Book(name) for name in ("position:b", "cash", "position:a")),
     ]
 
@@ -472,6 +486,12 @@ LISTINGS = [
     Listing(Queries.TRANSACTIONS_OF, ("h2", "preparing"), [], begun),
     Listing(Queries.RECORDS_OF, (transaction_id(1),), [STAMP + n for n in (1, 2, 3)], lambda row: (row.stamp,)),
     Listing(Queries.UNFINISHED_BATCHES, (), ["batch-1", "batch-3"], lambda row: (row.batch_id,)),
+    Listing(
+        Queries.HEURISTICS,
+        (),
+        [(n, transaction_id(n, PEER)) for n in (3, 2, 1)],
+        lambda row: (row.decided_at, row.transaction),
+    ),
     Listing(Queries.BOOKS, (), ["cash", "position:a", "position:b"], lambda row: (row.name,)),
 ]
 
@@ -560,6 +580,16 @@ async def test_a_participants_inflow_is_reserved_until_it_is_posted(world: World
     prepared = replace(prepared, order=replace(prepared.order, legs=own))
     await world.store.write([prepared, Reservation(f"position:{PEER}", 40)])
     assert (await world.store.recount()).findings == []
+
+
+@pytest.mark.parametrize("state", FORCED)
+async def test_a_forced_part_is_unfinished_reserves_nothing_and_is_never_collected(world: World, state: State) -> None:
+    forced = replace(transaction(3, state), role=Role.PARTICIPANT, id=transaction_id(3, PEER))
+    await world.store.write([forced, heuristic(3)])
+    assert (await world.store.recount()).findings == []
+    assert await world.store.find(Queries.UNFINISHED) == [forced]
+    assert await world.store.collect(protocol_before=10**15, keys_before=0, limit=100) == 0
+    assert await world.store.get(Transaction, forced.id) == forced
 
 
 # Collection -------------------------------------------------------------------------------------------------------

@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 from distribank.breakages import DurabilityLost, Misconfigured, StoreInUse, StoreUnusable
 from distribank.core.batches import Batch
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, Company, Hold, HoldState
-from distribank.core.protocol import State, Transaction
+from distribank.core.protocol import FORCED, State, Transaction
 from distribank.core.transfer import Order
 from distribank.ports import Queries
 from distribank.store import open_store, sqlite
@@ -96,9 +97,14 @@ def told(any_transaction: Transaction, order: Order | None, at: int) -> Transact
     return replace(any_transaction, state=state, order=order, commit_at=at)
 
 
-STORED = (State.PREPARING, State.COMMITTING, State.ENDED, State.PREPARED, State.COMMITTED, State.ABORTED)
+STORED = (State.PREPARING, State.COMMITTING, State.ENDED, State.PREPARED, State.COMMITTED, State.ABORTED, *FORCED)
 BOUNDED: dict[type, Callable[[Any], Any]] = {
     Hold: lambda hold: replace(hold, resolved_at=None if hold.state is HoldState.PLACED else hold.change),
+    Heuristic: lambda row: replace(
+        row,
+        truth_at=None if row.truth is None else row.decided_at,
+        matched=None if row.truth is None else row.truth is row.decision,
+    ),
     Consent: lambda consent: replace(consent, max_total=None, max_per_transfer=consent.max_per_transfer + 1),
 }
 
@@ -133,6 +139,7 @@ KEYS: dict[type, tuple[str, ...]] = {
     Company: ("cnpj",),
     Consent: ("consent_id",),
     Counter: ("name",),
+    Heuristic: ("transaction",),
     Hold: ("account", "transaction"),
     Holder: ("cpf", "holder_id"),
     IdempotencyKey: ("owner", "route", "key"),
@@ -206,7 +213,7 @@ async def test_money_can_be_read_in_the_tables_by_anyone_with_sqlite(place: OnSq
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_query_is_answered_by_an_index_in_its_own_order(name: str) -> None:
     key = {"entries_of_account": ("a", "1", "2"), "transactions_of": ("h", "ended")}.get(name, ("x",))
-    if name in ("placed_holds", "unfinished", "unfinished_batches", "books"):
+    if name in ("placed_holds", "unfinished", "unfinished_batches", "heuristics", "books"):
         key = ()
     explained = schema().execute("EXPLAIN QUERY PLAN " + QUESTIONS[name].sentence, parameters_of(name, key, (), 10))
     steps = [str(step[3]) for step in explained]

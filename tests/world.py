@@ -18,7 +18,7 @@ from distribank.bank import Bank, KeyName, TransferResult
 from distribank.breakages import StoreBreakage, Unreachable
 from distribank.core.holders import Holder
 from distribank.core.ledger import Account, AccountType, EntryKind
-from distribank.core.protocol import Answer, Message, Transaction
+from distribank.core.protocol import UNFINISHED, Answer, Message, Transaction
 from distribank.core.refusals import Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import PeerStatus, PeerView
@@ -272,7 +272,7 @@ class World:
 
     async def _unfinished(self, code: str, transaction: str) -> bool:
         known = await self.state(code, transaction)
-        return known is not None and known.state in ("preparing", "prepared", "committing")
+        return known is not None and known.state in UNFINISHED
 
     async def check_books(self) -> int:
         """Every bank's books, alone and against each other; the network's customers' money in centavos."""

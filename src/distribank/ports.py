@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from distribank.core.batches import Batch
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
@@ -28,6 +29,7 @@ Row = (
     | Consent
     | Counter
     | Entry
+    | Heuristic
     | Hold
     | Holder
     | IdempotencyKey
@@ -79,8 +81,8 @@ class Store(Protocol):
         """The row of *kind* under its whole key, queued writes included; ``None`` if there is none.
 
         Keys: ``Account(number)``, ``Batch(batch_id)``, ``Book(name)``, ``Company(cnpj)``, ``Consent(consent_id)``,
-        ``Counter(name)``, ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``,
-        ``Transaction(id)``.
+        ``Counter(name)``, ``Heuristic(transaction)``, ``Hold(account, transaction)``, ``Holder(cpf)``,
+        ``IdempotencyKey(owner, route, key)``, ``Transaction(id)``.
         """
 
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
@@ -147,6 +149,8 @@ class Queries:
     """(transaction), by stamp"""
     UNFINISHED_BATCHES = Query("unfinished_batches", Batch)
     """(), by batch_id"""
+    HEURISTICS = Query("heuristics", Heuristic)
+    """(), every decision that an operator forced, newest first by (decided_at, transaction); after: the same pair"""
     BOOKS = Query("books", Book)
     """(), by name"""
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from distribank.bank import Bank
 from distribank.breakages import DurabilityLost, Unreachable
-from distribank.core.protocol import Answer, Fate, Message, Outcome, Refused, State, Transaction
+from distribank.core.protocol import IN_DOUBT, Answer, Fate, Message, Outcome, Refused, State, Transaction
 from distribank.ports import PeerStatus, Queries
 
 log = logging.getLogger("distribank.recovery")
@@ -185,7 +185,7 @@ class Recovery:
         known = await self._bank.store.get(Transaction, transaction)
         if known is None:
             return True
-        if known.state is State.PREPARED:
+        if known.state in IN_DOUBT:
             return await self._resolve_doubt(known)
         if known.state is State.COMMITTING:
             return await self._commit_again(known)
@@ -211,7 +211,7 @@ class Recovery:
 
     async def _hear(self, transaction: str, bank: str, outcome: Outcome) -> bool:
         after = await self._bank.participating.told(transaction, bank, outcome)
-        return after is not None and after.state is not State.PREPARED
+        return after is not None and after.state not in IN_DOUBT
 
     async def _commit_again(self, known: Transaction) -> bool:
         """Send the commit again to those who have not acknowledged it, for ever; a slow one holds up nobody else."""

@@ -118,8 +118,10 @@ class Entry(Answer):
     direction: Direction
     amount: Money
     balance_after: Money = Field(description="The posted balance behind this entry, in BRL.")
-    kind: Literal["deposit", "withdrawal", "transfer", "return"]
-    transfer_id: str | None = Field(default=None, description="The transfer that posted it; cash has none.")
+    kind: Literal["deposit", "withdrawal", "transfer", "return", "correction"]
+    transfer_id: str | None = Field(
+        default=None, description="The transfer that posted it, or was corrected by it; cash has none."
+    )
     counterparties: list[Counterparty] | None = Field(default=None, description="The transfer's other parties.")
     description: str | None = Field(default=None, description="The transfer's description, if it has one.")
 
@@ -278,6 +280,44 @@ class InDoubt(Answer):
     accounts: list[DoubtLeg] = Field(description="The legs that this bank knows, with their amounts.")
     why: str = Field(description="What it waits for, in words.")
     asked: list[Said] = Field(description="Every bank that was asked, with its last answer.")
+
+
+class AccountDamage(Answer):
+    """What one account's correction came to."""
+
+    account: Number
+    direction: Direction = Field(description="Of the correction.")
+    wanted: Money = Field(description="What the truth asks for, in BRL.")
+    corrected: Money = Field(description="What was posted on the account, in BRL.")
+    to_suspense: Money = Field(description="What the account could not take, in BRL.")
+
+
+class PositionDamage(Answer):
+    bank: Bank = Field(description="The peer.")
+    amount: SignedMoney = Field(description="BRL; positive: this bank came to owe the peer by it.")
+
+
+class Damage(Answer):
+    """What a wrong guess was corrected by."""
+
+    accounts: list[AccountDamage]
+    position: PositionDamage
+    suspense: SignedMoney = Field(description="BRL, in the book `suspense`; positive: money nobody could be credited.")
+
+
+class Heuristic(Answer):
+    """An outcome that an operator forced here, and what came of it."""
+
+    transaction: str = Field(description="The transaction's id between banks.")
+    transfer_id: str = Field(description="The same, under the name that holders know it by.")
+    coordinator: Bank
+    decision: Literal["commit", "abort"]
+    reason: str = Field(description="Why the operator forced it.", examples=["the coordinator's disk is lost"])
+    decided_at: Time
+    truth: Literal["commit", "abort"] | None = Field(description="The outcome; null until it is known here.")
+    truth_at: Time | None = Field(description="When it became known here; null until then.")
+    matched: bool | None = Field(description="Whether the guess was right; null until it is known.")
+    damage: Damage | None = Field(description="What was corrected; null unless the guess was wrong.")
 
 
 class Items(Answer, Generic[Item]):

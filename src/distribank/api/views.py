@@ -12,6 +12,7 @@ from distribank.core import consents as permissions
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
 from distribank.core.documents import mask_cpf
+from distribank.core.heuristics import Damage, Heuristic, transaction_of
 from distribank.core.holders import Holder
 from distribank.core.ledger import (
     CASH,
@@ -27,7 +28,7 @@ from distribank.core.ledger import (
     position_book,
 )
 from distribank.core.money import format_amount
-from distribank.core.protocol import PROTOCOL_VERSION, Role, State, Transaction
+from distribank.core.protocol import IN_DOUBT, PROTOCOL_VERSION, Role, State, Transaction, coordinator_of
 from distribank.core.refusals import Code, Refusal, iso_reason
 from distribank.core.transfer import Counterparty, Direction, Leg
 from distribank.ports import PeerView, Recount
@@ -35,6 +36,8 @@ from distribank.ports import PeerView, Recount
 STATUS: Final = {
     State.PREPARING: "pending",
     State.PREPARED: "pending",
+    State.FORCED_COMMIT: "pending",
+    State.FORCED_ABORT: "pending",
     State.COMMITTING: "committed",
     State.ENDED: "completed",
     State.COMMITTED: "completed",
@@ -118,8 +121,8 @@ def entry(row: Entry, bank: str, transaction: Transaction | None = None) -> Json
         "balance_after": format_amount(row.balance_after),
         "kind": row.kind.value,
     }
-    if row.kind in (EntryKind.TRANSFER, EntryKind.RETURN):
-        view["transfer_id"] = row.operation
+    if row.kind in (EntryKind.TRANSFER, EntryKind.RETURN, EntryKind.CORRECTION):
+        view["transfer_id"] = transaction_of(row.operation)
     if transaction is not None:
         own = {leg.number for leg in _legs(transaction) if (leg.bank, leg.account) == (bank, row.account)}
         view["counterparties"] = _counterparties(transaction, own)
@@ -169,7 +172,7 @@ def transfer(row: Transaction, bank: str, viewer: Holder, accounts: Collection[s
         "transfer_id": row.id,
         "end_to_end_id": order.end_to_end_id,
         "status": STATUS[row.state],
-        "in_doubt": row.state is State.PREPARED,
+        "in_doubt": row.state in IN_DOUBT,
         "iso20022": _iso20022(row.state, receiving, because),
         "coordinator": row.coordinator,
         "debits": [_leg(leg) for leg in shown if leg.direction is Direction.DEBIT],
@@ -306,7 +309,7 @@ def in_doubt(doubt: InDoubt) -> Json:
     """An unfinished transaction with everything that an operator needs to settle it."""
     row = doubt.transaction
     since = row.begun_at
-    if row.state is State.PREPARED and row.prepared_at is not None:
+    if row.state in IN_DOUBT and row.prepared_at is not None:
         since = wall_of(row.prepared_at)
     elif row.decided_at is not None:
         since = row.decided_at
@@ -315,7 +318,7 @@ def in_doubt(doubt: InDoubt) -> Json:
         "transfer_id": row.id,
         "role": row.role.value,
         "status": STATUS[row.state],
-        "in_doubt": row.state is State.PREPARED,
+        "in_doubt": row.state in IN_DOUBT,
         "since": format_ms(since),
         "coordinator": row.coordinator,
         "participants": list(row.participants),
@@ -330,6 +333,39 @@ def in_doubt(doubt: InDoubt) -> Json:
         ],
         "why": doubt.why,
         "asked": [{"bank": bank, "said": said} for bank, said in sorted(doubt.asked.items())],
+    }
+
+
+def heuristic(row: Heuristic) -> Json:
+    """What an operator forced here, and what came of it."""
+    return {
+        "transaction": row.transaction,
+        "transfer_id": row.transaction,
+        "coordinator": coordinator_of(row.transaction),
+        "decision": row.decision.value,
+        "reason": row.reason,
+        "decided_at": format_ms(row.decided_at),
+        "truth": None if row.truth is None else row.truth.value,
+        "truth_at": None if row.truth_at is None else format_ms(row.truth_at),
+        "matched": row.matched,
+        "damage": None if row.damage is None else _damage(row.damage),
+    }
+
+
+def _damage(damage: Damage) -> Json:
+    return {
+        "accounts": [
+            {
+                "account": account.account,
+                "direction": account.direction.value,
+                "wanted": format_amount(account.wanted),
+                "corrected": format_amount(account.corrected),
+                "to_suspense": format_amount(account.to_suspense),
+            }
+            for account in damage.accounts
+        ],
+        "position": {"bank": damage.bank, "amount": format_amount(damage.position)},
+        "suspense": format_amount(damage.suspense),
     }
 
 

@@ -27,7 +27,7 @@ from distribank.bank.participating import Participating
 from distribank.bank.reading import InDoubt, Reading
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.tasks import Tasks
-from distribank.core.protocol import Answer, Message, State
+from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
 from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
 
 __all__ = ["Approval", "Bank", "BatchResult", "CashResult", "InDoubt", "KeyName", "TransferResult"]
@@ -74,8 +74,9 @@ class Bank:
     async def refresh_metrics(self) -> None:
         """Bring the series that are read rather than counted up to date: doubt, peers, positions, waiting."""
         doubts = await self.reading.in_doubt()
-        votes = [doubt.transaction.begun_at for doubt in doubts if doubt.transaction.state is State.PREPARED]
+        votes = [doubt.transaction.begun_at for doubt in doubts if doubt.transaction.state in IN_DOUBT]
         self.metrics.in_doubt.set(len(votes))
+        self.metrics.forced.set(sum(doubt.transaction.state in FORCED for doubt in doubts))
         self.metrics.unacknowledged.set(len(doubts) - len(votes))
         self.metrics.oldest_in_doubt.set((self.rhythm.wall_ms() - min(votes)) / 1000 if votes else 0)
         self.metrics.lock_wait.set(self.rhythm.locks.waited_seconds)

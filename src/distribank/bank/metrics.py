@@ -16,6 +16,9 @@ class Metrics:
         self.in_doubt = Gauge(
             "distribank_in_doubt", "Transactions voted yes whose outcome is unknown here", registry=self.registry
         )
+        self.forced = Gauge(
+            "distribank_forced", "Outcomes forced by the operator whose truth is unknown here", registry=self.registry
+        )
         self.unacknowledged = Gauge(
             "distribank_unacknowledged_commits", "Commits that some bank has yet to acknowledge", registry=self.registry
         )

@@ -14,10 +14,14 @@ from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
 from distribank.bank.showing import Showing
 from distribank.core import participant
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.ledger import Book, position_book
 from distribank.core.money import MAX_BALANCE
 from distribank.core.participant import Event, Situation
 from distribank.core.protocol import (
+    FORCED,
+    IN_DOUBT,
+    UNFINISHED,
     Abort,
     Acknowledged,
     Answer,
@@ -28,6 +32,7 @@ from distribank.core.protocol import (
     Outcome,
     Prepare,
     Refused,
+    Role,
     ShowAccounts,
     ShowLog,
     State,
@@ -36,6 +41,7 @@ from distribank.core.protocol import (
     Violation,
     coordinator_of,
 )
+from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Queries
 
@@ -80,6 +86,23 @@ class Participating:
     async def restart(self, transaction: str) -> Step:
         """Feed the restart event to a vote in doubt; whom it asks is the caller's to ask."""
         return await self._resolve(transaction, Event.RESTART)
+
+    async def force(self, transaction: str, verdict: Verdict, reason: str) -> Heuristic | Refusal:
+        """An operator's last resort, durably: this bank's part of what is in doubt, committed or aborted by a guess.
+
+        Refused for anything but a vote without an outcome. Recovery goes on asking for the truth.
+        """
+        known = await self._store.get(Transaction, transaction)
+        assert known is not None, f"{transaction} is not known here"
+        if known.role is Role.COORDINATOR:
+            return Refusal(Code.NOT_RESOLVABLE, _why_not_coordinated(known), self._rhythm.code)
+        step = await self._resolve(transaction, Event.RESOLVE, force=(verdict, reason))
+        await self._store.flushed()
+        if isinstance(step.answer, Refused):
+            return Refusal(Code.NOT_RESOLVABLE, _why_not_forced(step.transaction), self._rhythm.code)
+        heuristic = await self._store.get(Heuristic, transaction)
+        assert heuristic is not None, f"what was forced of {transaction} vanished"
+        return heuristic
 
     async def _decide(self, sender: str, clock: int, message: Message) -> Answer:
         if isinstance(message, Inquire):
@@ -127,7 +150,14 @@ class Participating:
         return step.answer
 
     async def _resolve(
-        self, transaction: str, event: Event, *, at: int = 0, commit: Commit | None = None, abort: Abort | None = None
+        self,
+        transaction: str,
+        event: Event,
+        *,
+        at: int = 0,
+        commit: Commit | None = None,
+        abort: Abort | None = None,
+        force: tuple[Verdict, str] | None = None,
     ) -> Step:
         """Feed a decision or an outcome, with everything that the transaction touches here locked and loaded."""
         while True:
@@ -147,12 +177,15 @@ class Participating:
                     at=at,
                     consents=await self._used_consents(known),
                     reaches_back_to=self._store.reaches_back_to,
+                    heuristic=await self._guess(known),
+                    verdict=force[0] if force else None,
+                    reason=force[1] if force else "",
                 )
                 step = participant.step(event, situation)
                 if at and step.transaction is not None and step.transaction.commit_at == at:
                     self._rhythm.merge_commit(at)
                 self._rhythm.persist(step, lazy=not step.forced)
-            if step.records:
+            if step.records and (step.transaction is None or step.transaction.state not in UNFINISHED):
                 self.settled(transaction)
             return step
 
@@ -193,13 +226,29 @@ class Participating:
         return found
 
     async def _used_consents(self, known: Transaction | None) -> list[Consent]:
-        """The consents that a prepared transaction has used, to give them back if it is aborted."""
+        """The consents that a transaction in doubt has used, to give them back if it is aborted."""
         found: list[Consent] = []
-        for use in known.consents if known and known.state is State.PREPARED else ():
+        for use in known.consents if known and known.state in IN_DOUBT else ():
             consent = await self._store.get(Consent, use.consent_id)
             assert consent is not None, f"consent {use.consent_id} vanished"
             found.append(consent)
         return found
+
+    async def _guess(self, known: Transaction | None) -> Heuristic | None:
+        """What an operator has forced, where the truth is not known yet."""
+        return await self._store.get(Heuristic, known.id) if known and known.state in FORCED else None
+
+
+def _why_not_coordinated(known: Transaction) -> str:
+    if known.state is State.PREPARING:
+        return "this bank coordinates it and its database was restored: only a participant's part can be forced"
+    return "this bank coordinates it and its outcome is decided: there is nothing to guess"
+
+
+def _why_not_forced(known: Transaction | None) -> str:
+    if known is not None and known.state in FORCED:
+        return "an operator has forced this part already: its entries are posted, or its holds released"
+    return "its outcome has just become known: there is nothing left to force"
 
 
 def _accounts_of(known: Transaction | None) -> list[str]:

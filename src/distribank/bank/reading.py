@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 from distribank.bank.rhythm import Rhythm
 from distribank.core import coordinator
+from distribank.core.heuristics import Heuristic, transaction_of
 from distribank.core.ledger import Account, Book, Entry, Hold, HoldState
-from distribank.core.protocol import State, Transaction
+from distribank.core.protocol import FORCED, State, Transaction
 from distribank.ports import Queries, Recount
 
 Change = tuple[int, Literal["balance", "entry", "hold"], Account | Entry | Hold]
@@ -56,8 +57,8 @@ class Reading:
         return [(entry, await self.transfer_of(entry)) for entry in entries]
 
     async def transfer_of(self, entry: Entry) -> Transaction | None:
-        """The transfer that posted *entry*; ``None`` for cash."""
-        return await self._store.get(Transaction, entry.operation)
+        """The transfer that posted *entry*, or was corrected by it; ``None`` for cash."""
+        return await self._store.get(Transaction, transaction_of(entry.operation))
 
     async def watch(self, number: str, after: int | None = None) -> AsyncGenerator[Change, None]:
         """The balance at once and after each change; before it, every entry and hold behind change number *after*.
@@ -115,14 +116,19 @@ class Reading:
         after: tuple[int | str, ...] = ()
         while page := await self._store.find(Queries.UNFINISHED, limit=PAGE, after=after):
             after = (page[-1].begun_at, page[-1].id)
-            found += [doubt for known in page if (doubt := self._doubt(known)) is not None]
+            found += [doubt for known in page if (doubt := await self._doubt(known)) is not None]
         return found
 
     async def doubt_about(self, transaction: str) -> InDoubt | None:
         """The same for one transaction, if there is doubt about it."""
         known = await self._store.get(Transaction, transaction)
         await self._store.flushed()
-        return self._doubt(known) if known is not None else None
+        return await self._doubt(known) if known is not None else None
+
+    async def heuristics(self, limit: int, after: tuple[int | str, ...] = ()) -> list[Heuristic]:
+        """What an operator has forced here, newest first."""
+        await self._store.flushed()
+        return await self._store.find(Queries.HEURISTICS, limit=limit, after=after)
 
     async def books(self) -> list[Book]:
         """The bank's own books: cash, suspense and one position per peer with which money has moved."""
@@ -132,10 +138,15 @@ class Reading:
         """Add up all that is posted, anew."""
         return await self._store.recount()
 
-    def _doubt(self, known: Transaction) -> InDoubt | None:
+    async def _doubt(self, known: Transaction) -> InDoubt | None:
         asked = self.asked.get(known.id, {})
         if known.state is State.PREPARED:
             return InDoubt(known, f"voted yes to {known.coordinator}; no outcome heard yet", dict(asked))
+        if known.state in FORCED:
+            guess = await self._store.get(Heuristic, known.id)
+            assert guess is not None, f"{known.id} is {known.state}, and nobody forced it"
+            why = f"{known.state} by the operator: {guess.reason}; the truth is not known yet"
+            return InDoubt(known, why, dict(asked))
         if known.state is State.COMMITTING:
             missing = ", ".join(coordinator.unacknowledged(known))
             return InDoubt(known, f"decided commit; not yet acknowledged by {missing}", dict(asked))

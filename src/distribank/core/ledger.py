@@ -55,6 +55,8 @@ class EntryKind(StrEnum):
     WITHDRAWAL = "withdrawal"
     TRANSFER = "transfer"
     RETURN = "return"
+    CORRECTION = "correction"
+    """What brings an account to the truth, where an operator had forced the other outcome."""
 
 
 class HoldState(StrEnum):

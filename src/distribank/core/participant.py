@@ -1,8 +1,8 @@
 """A participant's half of two-phase commit, as a table from (state, event) to what follows.
 
 A participant checks everything that could make a commit fail *before* it votes. A yes is a promise: from then on
-only an outcome releases what it holds, never time. Nothing here waits: the caller loads what a message names, asks
-``step``, makes the result durable and then answers.
+only an outcome releases what it holds, never time (or an operator, whose guess is then compared with the outcome).
+Nothing here waits: the caller loads what a message names, asks ``step``, makes the result durable and then answers.
 
 An absent cell is illegal: ``step`` refuses it with an alarm and changes nothing.
 """
@@ -18,7 +18,8 @@ from distribank.core import consents
 from distribank.core import ledger as books
 from distribank.core.clock import CLOCK_BOUND_MS, too_far_ahead, wall_of
 from distribank.core.consents import Consent
-from distribank.core.ledger import Account, Book, EntryKind, Ledger
+from distribank.core.heuristics import Heuristic, Verdict, correct
+from distribank.core.ledger import Account, Book, EntryKind, Ledger, LedgerRow
 from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import (
     MAX_VOTE_BY_AHEAD_MS,
@@ -54,6 +55,7 @@ class Event(StrEnum):
     TOLD_COMMITTED = "an inquiry is answered committed"
     TOLD_ABORTED = "an inquiry is answered aborted"
     NOT_TOLD = "an inquiry is answered undecided, unknown or not at all"
+    RESOLVE = "an operator forces an outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class Situation:
     """One event with all that its handling may look at.
 
     *reaches_back_to* (milliseconds) is the moment from which this bank's log is known to be complete: zero for a
-    database that has never been lost. *sender_clock* is the stamp that came with the request.
+    database that has never been lost. *sender_clock* is the stamp that came with the request. *heuristic* is there
+    where the part has been forced; *verdict* and *reason* are what an operator forces now.
     """
 
     bank: str
@@ -79,6 +82,9 @@ class Situation:
     position: Book = field(default_factory=lambda: Book(""))
     cap: int = MAX_BALANCE
     reaches_back_to: int = 0
+    heuristic: Heuristic | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
 
     @property
     def known(self) -> Transaction:
@@ -249,18 +255,45 @@ def _sure_never_voted(situation: Situation, vote_by: int) -> bool:
 
 def _post(situation: Situation) -> Step:
     """Carry out the promise: entries stamped with the commit timestamp, holds posted; then acknowledge."""
-    known, now = situation.known, situation.now
-    order, at = known.order, situation.commit.at if situation.commit else situation.at
-    assert order is not None
+    at = _commit_stamp(situation)
+    flaw = _flaw(situation, at)
+    if flaw is not None:
+        return flaw
+    committed = _committed(situation, at)
+    record = _resolved(situation, State.COMMITTED, "committed and posted")
+    changes = (committed, *_posted(situation, at))
+    return Step(committed, (record,), changes, answer=Acknowledged(), forced=True)
+
+
+def _release(situation: Situation) -> Step:
+    aborted = _aborted(situation)
+    assert aborted.because is not None
+    record = _resolved(situation, State.ABORTED, f"aborted: {aborted.because.code}")
+    return Step(aborted, (record,), (aborted, *_given_back(situation)), answer=Acknowledged())
+
+
+def _commit_stamp(situation: Situation) -> int:
+    return situation.commit.at if situation.commit else situation.at
+
+
+def _flaw(situation: Situation, at: int) -> Step | None:
+    """Why this commit cannot be the one that was promised, or ``None``."""
+    known, commit = situation.known, situation.commit
+    assert known.order is not None
     assert known.prepared_at is not None
     if wall_of(at) > known.vote_by:
         return _violation(situation, Violation.STAMP_PAST_VOTE_BY, "the commit is stamped past its vote_by")
     if at < known.prepared_at:
         return _violation(situation, Violation.INVALID_MESSAGE, "the commit is stamped before this bank's own vote")
-    if situation.commit is not None and situation.commit.legs != order.legs:
+    if commit is not None and commit.legs != known.order.legs:
         return _violation(situation, Violation.DIGEST_MISMATCH, "the commit names other legs than the prepare did")
+    return None
+
+
+def _committed(situation: Situation, at: int) -> Transaction:
+    known, now = situation.known, situation.now
     parties = situation.commit.counterparties if situation.commit and situation.commit.counterparties else None
-    committed = replace(
+    return replace(
         known,
         state=State.COMMITTED,
         commit_at=at,
@@ -268,33 +301,44 @@ def _post(situation: Situation) -> Step:
         completed_at=now.wall_ms,
         counterparties=parties or known.counterparties,
     )
-    flow = {known.coordinator: -net_flow(order.legs)}
-    books.assert_held(situation.ledger, order.legs)
-    rows = (
-        *books.post(situation.ledger, order.legs, known.id, EntryKind.TRANSFER, at, now.wall_ms),
-        *books.reserve_positions(flow, give_back=True),
-        *books.post_positions(flow, known.id, at),
-    )
-    record = Record(known.id, now.stamp, RecordKind.RESOLVED, State.PREPARED, State.COMMITTED, "committed and posted")
-    return Step(committed, (record,), (committed, *rows), answer=Acknowledged(), forced=True)
 
 
-def _release(situation: Situation) -> Step:
+def _aborted(situation: Situation) -> Transaction:
     known, now = situation.known, situation.now
-    order = known.order
-    assert order is not None
     because = situation.because or Refusal(
         Code.INTERRUPTED, "the coordinator did not decide to commit", known.coordinator
     )
-    aborted = replace(known, state=State.ABORTED, because=because, decided_at=now.wall_ms, completed_at=now.wall_ms)
-    books.assert_held(situation.ledger, order.legs)
-    rows = (
-        *books.release(situation.ledger, now.stamp),
-        *books.reserve_positions({known.coordinator: -net_flow(order.legs)}, give_back=True),
+    return replace(known, state=State.ABORTED, because=because, decided_at=now.wall_ms, completed_at=now.wall_ms)
+
+
+def _posted(situation: Situation, at: int) -> tuple[LedgerRow, ...]:
+    """Entries stamped *at*, posted holds, the position; what was reserved of it is not any more."""
+    known = situation.known
+    assert known.order is not None
+    legs, flow = known.order.legs, {known.coordinator: -net_flow(known.order.legs)}
+    books.assert_held(situation.ledger, legs)
+    return (
+        *books.post(situation.ledger, legs, known.id, EntryKind.TRANSFER, at, situation.now.wall_ms),
+        *books.reserve_positions(flow, give_back=True),
+        *books.post_positions(flow, known.id, at),
+    )
+
+
+def _given_back(situation: Situation) -> tuple[LedgerRow | Consent, ...]:
+    """Released holds, and what the vote had reserved of the position and used of consents."""
+    known = situation.known
+    assert known.order is not None
+    books.assert_held(situation.ledger, known.order.legs)
+    return (
+        *books.release(situation.ledger, situation.now.stamp),
+        *books.reserve_positions({known.coordinator: -net_flow(known.order.legs)}, give_back=True),
         *consents.give_back(situation.consents, known.consents),
     )
-    record = Record(known.id, now.stamp, RecordKind.RESOLVED, State.PREPARED, State.ABORTED, f"aborted: {because.code}")
-    return Step(aborted, (record,), (aborted, *rows), answer=Acknowledged())
+
+
+def _resolved(situation: Situation, after: State, detail: str) -> Record:
+    known = situation.known
+    return Record(known.id, situation.now.stamp, RecordKind.RESOLVED, known.state, after, detail)
 
 
 def _refuse_unknown_commit(situation: Situation) -> Step:
@@ -330,6 +374,58 @@ def _already(situation: Situation) -> Step:
 
 def _ignore(situation: Situation) -> Step:
     return Step(situation.transaction)
+
+
+# An operator's last resort ----------------------------------------------------------------------------------------
+
+
+def _force(situation: Situation) -> Step:
+    """Do at once what an operator guesses the outcome to be, and say so loudly; the truth is still inquired about."""
+    known, now, verdict = situation.known, situation.now, situation.verdict
+    assert verdict is not None
+    heuristic = Heuristic(known.id, verdict, situation.reason, now.wall_ms)
+    state = State.FORCED_COMMIT if verdict is Verdict.COMMIT else State.FORCED_ABORT
+    forced = replace(known, state=state)
+    rows = _posted(situation, now.stamp) if verdict is Verdict.COMMIT else _given_back(situation)
+    record = _resolved(situation, forced.state, f"the operator forced it: {situation.reason}")
+    alarm = f"{forced.state} by the operator, the truth is not known: {situation.reason}"
+    return Step(forced, (record,), (forced, heuristic, *rows), forced=True, alarm=alarm)
+
+
+def _learn_commit(situation: Situation) -> Step:
+    """The truth behind a forced part is commit: acknowledged once all of it is posted here, one way or the other."""
+    at = _commit_stamp(situation)
+    return _flaw(situation, at) or _reconcile(situation, Verdict.COMMIT, _committed(situation, at))
+
+
+def _learn_abort(situation: Situation) -> Step:
+    return _reconcile(situation, Verdict.ABORT, _aborted(situation))
+
+
+def _reconcile(situation: Situation, truth: Verdict, settled: Transaction) -> Step:
+    """Compare the guess with the truth; where it was wrong, correct what it did by new entries, in the same write."""
+    known, now, guess = situation.known, situation.now, situation.heuristic
+    assert guess is not None, f"{known.id} is {known.state}, and nobody forced it"
+    assert known.order is not None
+    told = replace(guess, truth=truth, truth_at=now.wall_ms, matched=guess.decision is truth)
+    if told.matched:
+        record = _resolved(situation, settled.state, f"the truth is {truth}, as the operator had guessed")
+        return Step(settled, (record,), (settled, told), answer=Acknowledged(), forced=True)
+    accounts = situation.ledger.accounts
+    correction = correct(
+        accounts, known.order.legs, truth, known.id, known.coordinator, now.stamp, posted_at=now.wall_ms
+    )
+    told = replace(told, damage=correction.damage)
+    used = consents.use_again if truth is Verdict.COMMIT else consents.give_back
+    record = _resolved(situation, settled.state, f"the truth is {truth}, not what the operator forced; corrected")
+    changes = (settled, told, *correction.rows, *used(situation.consents, known.consents))
+    alarm = f"{known.state} by the operator, but the truth is {truth}: {correction.damage.in_words}"
+    return Step(settled, (record,), changes, answer=Acknowledged(), forced=True, alarm=alarm)
+
+
+def _not_resolvable(situation: Situation) -> Step:
+    """An operator came too late, or for the second time: no breach of the protocol, so no alarm."""
+    return Step(situation.transaction, answer=Refused(Violation.INVALID_MESSAGE, "this part is not in doubt"))
 
 
 # In doubt -------------------------------------------------------------------------------------------------------
@@ -385,6 +481,25 @@ TABLE: Final[dict[tuple[State, Event], Callable[[Situation], Step]]] = {
     (State.PREPARED, Event.TOLD_COMMITTED): _post,
     (State.PREPARED, Event.TOLD_ABORTED): _release,
     (State.PREPARED, Event.NOT_TOLD): _ignore,
+    (State.PREPARED, Event.RESOLVE): _force,
+    (State.FORCED_COMMIT, Event.PREPARE): _same_vote,
+    (State.FORCED_COMMIT, Event.COMMIT): _learn_commit,
+    (State.FORCED_COMMIT, Event.ABORT): _learn_abort,
+    (State.FORCED_COMMIT, Event.INQUIRE): _say_undecided,
+    (State.FORCED_COMMIT, Event.RESTART): _inquire,
+    (State.FORCED_COMMIT, Event.TOLD_COMMITTED): _learn_commit,
+    (State.FORCED_COMMIT, Event.TOLD_ABORTED): _learn_abort,
+    (State.FORCED_COMMIT, Event.NOT_TOLD): _ignore,
+    (State.FORCED_COMMIT, Event.RESOLVE): _not_resolvable,
+    (State.FORCED_ABORT, Event.PREPARE): _same_vote,
+    (State.FORCED_ABORT, Event.COMMIT): _learn_commit,
+    (State.FORCED_ABORT, Event.ABORT): _learn_abort,
+    (State.FORCED_ABORT, Event.INQUIRE): _say_undecided,
+    (State.FORCED_ABORT, Event.RESTART): _inquire,
+    (State.FORCED_ABORT, Event.TOLD_COMMITTED): _learn_commit,
+    (State.FORCED_ABORT, Event.TOLD_ABORTED): _learn_abort,
+    (State.FORCED_ABORT, Event.NOT_TOLD): _ignore,
+    (State.FORCED_ABORT, Event.RESOLVE): _not_resolvable,
     (State.COMMITTED, Event.PREPARE): _same_vote,
     (State.COMMITTED, Event.COMMIT): _acknowledge_again,
     (State.COMMITTED, Event.ABORT): _already,
@@ -393,6 +508,7 @@ TABLE: Final[dict[tuple[State, Event], Callable[[Situation], Step]]] = {
     (State.COMMITTED, Event.TOLD_COMMITTED): _ignore,
     (State.COMMITTED, Event.TOLD_ABORTED): _ignore,
     (State.COMMITTED, Event.NOT_TOLD): _ignore,
+    (State.COMMITTED, Event.RESOLVE): _not_resolvable,
     (State.ABORTED, Event.PREPARE): _no_again,
     (State.ABORTED, Event.COMMIT): _refuse_commit_after_abort,
     (State.ABORTED, Event.ABORT): _already,
@@ -400,6 +516,7 @@ TABLE: Final[dict[tuple[State, Event], Callable[[Situation], Step]]] = {
     (State.ABORTED, Event.RESTART): _ignore,
     (State.ABORTED, Event.TOLD_ABORTED): _ignore,
     (State.ABORTED, Event.NOT_TOLD): _ignore,
+    (State.ABORTED, Event.RESOLVE): _not_resolvable,
 }
 """An outcome told committed to what is aborted here is absent: someone broke the protocol, and an alarm says so."""
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.consents import Consent, ConsentUse
+from distribank.core.heuristics import Heuristic
 from distribank.core.ledger import AccountType, LedgerRow
 from distribank.core.refusals import Refusal
 from distribank.core.transfer import Counterparty, Leg, Order
@@ -41,6 +42,9 @@ class State(StrEnum):
     COMMITTING = "committing"
     ENDED = "ended"
     PREPARED = "prepared"
+    FORCED_COMMIT = "forced commit"
+    FORCED_ABORT = "forced abort"
+    """An operator has forced this participant's part: a guess, until the outcome is known here."""
     COMMITTED = "committed"
     ABORTED = "aborted"
     """Decided or resolved as aborted, by either role; with no order, the tombstone of something never prepared."""
@@ -52,7 +56,11 @@ class State(StrEnum):
     FOREIGN = "no record, other incarnation"
 
 
-UNFINISHED: Final = (State.PREPARING, State.COMMITTING, State.PREPARED)
+FORCED: Final = (State.FORCED_COMMIT, State.FORCED_ABORT)
+IN_DOUBT: Final = (State.PREPARED, *FORCED)
+"""Voted yes here, and the outcome is not known: it is inquired about."""
+
+UNFINISHED: Final = (State.PREPARING, State.COMMITTING, *IN_DOUBT)
 """What recovery looks for in the log, through an index."""
 
 
@@ -311,7 +319,7 @@ Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts
 # One decision's result --------------------------------------------------------------------------------------------
 
 
-Change = LedgerRow | Transaction | Consent
+Change = LedgerRow | Transaction | Consent | Heuristic
 
 
 @dataclass(frozen=True, slots=True)

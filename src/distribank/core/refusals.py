@@ -36,6 +36,8 @@ class Code(StrEnum):
     HOLDER_NOT_FOUND = "holder_not_found"
     COMPANY_EXISTS = "company_exists"
     INVALID_APPROVAL = "invalid_approval"
+    NOT_RESOLVABLE = "not_resolvable"
+    """An operator may force a prepared participant's part only, and once."""
     INTERRUPTED = "interrupted"
     """The coordinator stopped before it decided: presumed abort. Nothing moved."""
     NOT_RUN = "not_run"

@@ -29,6 +29,7 @@ from typing import Any, Final, TypeVar
 from distribank.breakages import DurabilityLost
 from distribank.core.batches import Batch
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
@@ -50,6 +51,7 @@ KEY_OF: Final[dict[type, Callable[[Any], Any]]] = {
     Company: attrgetter("cnpj"),
     Consent: attrgetter("consent_id"),
     Counter: attrgetter("name"),
+    Heuristic: attrgetter("transaction"),
     Hold: attrgetter("account", "transaction"),
     Holder: attrgetter("cpf"),
     IdempotencyKey: attrgetter("owner", "route", "key"),

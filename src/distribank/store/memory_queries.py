@@ -51,6 +51,9 @@ QUESTIONS: Final[dict[str, Question]] = {
     ),
     Queries.RECORDS_OF.name: Question(lambda row, key: row.transaction == key[0], attrgetter("stamp")),
     Queries.UNFINISHED_BATCHES.name: Question(lambda row, _: row.finished_at is None, attrgetter("batch_id")),
+    Queries.HEURISTICS.name: Question(
+        lambda _row, _key: True, attrgetter("decided_at", "transaction"), newest_first=True
+    ),
     Queries.BOOKS.name: Question(lambda _row, _key: True, attrgetter("name")),
 }
 

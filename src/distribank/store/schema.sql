@@ -1,10 +1,10 @@
--- One bank's durable memory, version 1. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
+-- One bank's durable memory, version 2. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
 -- hybrid logical clock values (48 bits of milliseconds, 16 of counter). Times of holds (prepared_at, resolved_at) and
 -- a transfer's prepared_at and commit_at are stamps. JSON stands only where a tuple is nested in a row and never searched.
 -- The CHECKs are a second line of defence: the rules are kept by distribank.core, and a row that breaks one stops the bank.
 
 PRAGMA application_id = 1145196107; -- "DBNK"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- Exactly one row: whose database this is. last_stamp is the greatest stamp ever written here.
 CREATE TABLE meta (
@@ -88,7 +88,7 @@ CREATE TABLE entry (
     change INTEGER NOT NULL CHECK (change > 0),
     operation TEXT NOT NULL,
     leg INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('deposit', 'withdrawal', 'transfer', 'return')),
+    kind TEXT NOT NULL CHECK (kind IN ('deposit', 'withdrawal', 'transfer', 'return', 'correction')),
     direction TEXT NOT NULL CHECK (direction IN ('debit', 'credit')),
     amount INTEGER NOT NULL CHECK (amount > 0),
     balance_after INTEGER NOT NULL CHECK (balance_after >= 0),
@@ -140,7 +140,8 @@ CREATE INDEX hold_placed ON hold (account, transaction_id) WHERE state = 'placed
 CREATE TABLE transfer (
     id TEXT NOT NULL UNIQUE,
     role TEXT NOT NULL CHECK (role IN ('coordinator', 'participant')),
-    state TEXT NOT NULL CHECK (state IN ('preparing', 'committing', 'ended', 'prepared', 'committed', 'aborted')),
+    state TEXT NOT NULL CHECK (state IN ('preparing', 'committing', 'ended', 'prepared', 'committed', 'aborted',
+                                        'forced commit', 'forced abort')),
     begun_at INTEGER NOT NULL,
     prepared_at INTEGER,
     commit_at INTEGER,
@@ -166,9 +167,25 @@ CREATE TABLE transfer (
     CHECK (legs IS NOT NULL OR state = 'aborted')
 ) STRICT;
 
-CREATE INDEX transfer_unfinished ON transfer (begun_at, id) WHERE state IN ('preparing', 'committing', 'prepared');
+CREATE INDEX transfer_unfinished ON transfer (begun_at, id)
+    WHERE state IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort');
 CREATE INDEX transfer_collectable ON transfer (coalesce(completed_at, decided_at))
     WHERE collected = 0 AND state IN ('ended', 'committed', 'aborted');
+
+-- What an operator forced, and what came of it. truth and the rest stay NULL until the outcome is known here.
+CREATE TABLE heuristic (
+    transaction_id TEXT PRIMARY KEY,
+    decision TEXT NOT NULL CHECK (decision IN ('commit', 'abort')),
+    reason TEXT NOT NULL,
+    decided_at INTEGER NOT NULL,
+    truth TEXT CHECK (truth IN ('commit', 'abort')),
+    truth_at INTEGER,
+    matched INTEGER CHECK (matched IN (0, 1)),
+    damage TEXT,
+    CHECK ((truth IS NULL) = (truth_at IS NULL) AND (truth IS NULL) = (matched IS NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX heuristic_by_time ON heuristic (decided_at, transaction_id);
 
 -- In whose list a transfer stands: an account of this bank, or the holder who ordered it.
 CREATE TABLE transfer_subject (

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from distribank.core.batches import BatchItem
 from distribank.core.consents import ConsentUse
+from distribank.core.heuristics import AccountDamage, Damage
 from distribank.core.protocol import Voted
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Counterparty, Direction, Leg
@@ -102,3 +103,23 @@ def refusal_of(text: str | None) -> Refusal | None:
         return None
     code, *rest = loads(text)
     return Refusal(Code(code), *rest)
+
+
+# What a wrong guess cost ------------------------------------------------------------------------------------------
+
+
+def damage_json(damage: Damage | None) -> str | None:
+    if damage is None:
+        return None
+    accounts = [(a.account, a.direction, a.wanted, a.corrected) for a in damage.accounts]
+    return dumps((accounts, damage.bank, damage.position, damage.suspense))
+
+
+def damage_of(text: str | None) -> Damage | None:
+    if text is None:
+        return None
+    accounts, *rest = loads(text)
+    found = (
+        AccountDamage(account, Direction(word), wanted, corrected) for account, word, wanted, corrected in accounts
+    )
+    return Damage(tuple(found), *rest)

@@ -16,7 +16,7 @@ from distribank.ports import Queries
 from distribank.store.sqlite_columns import Columns
 from distribank.store.sqlite_ledger import ACCOUNT, BOOK, ENTRY, HOLD, account_of, book_of, entry_of, hold_of
 from distribank.store.sqlite_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
-from distribank.store.sqlite_transfers import RECORD, TRANSFER, record_of, transfer_of
+from distribank.store.sqlite_transfers import HEURISTIC, RECORD, TRANSFER, heuristic_of, record_of, transfer_of
 
 LAST: Final = MAX_STAMP
 """After which everything comes that is listed newest first."""
@@ -65,7 +65,8 @@ CONSENTS_OF_HOLDER: Final = (
 UNFINISHED: Final = (
     TRANSFER
     + """
-     WHERE state IN ('preparing', 'committing', 'prepared') AND (begun_at, id) > (?1, ?2)
+     WHERE state IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort')
+       AND (begun_at, id) > (?1, ?2)
      ORDER BY begun_at, id LIMIT ?3
 """
 )
@@ -80,6 +81,12 @@ TRANSACTIONS_OF: Final = (
 )
 RECORDS_OF: Final = RECORD + " WHERE transaction_id = ?1 AND stamp > ?2 ORDER BY stamp LIMIT ?3"
 UNFINISHED_BATCHES: Final = BATCH + " WHERE finished_at IS NULL AND batch_id > ?1 ORDER BY batch_id LIMIT ?2"
+HEURISTICS: Final = (
+    HEURISTIC
+    + """
+     WHERE (decided_at, transaction_id) < (?1, ?2) ORDER BY decided_at DESC, transaction_id DESC LIMIT ?3
+"""
+)
 BOOKS: Final = BOOK + " WHERE name > ?1 ORDER BY name LIMIT ?2"
 
 QUESTIONS: Final[dict[str, Question]] = {
@@ -95,6 +102,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.TRANSACTIONS_OF.name: Question(TRANSACTIONS_OF, transfer_of, (LAST, "")),
     Queries.RECORDS_OF.name: Question(RECORDS_OF, record_of, (-1,)),
     Queries.UNFINISHED_BATCHES.name: Question(UNFINISHED_BATCHES, batch_of, ("",)),
+    Queries.HEURISTICS.name: Question(HEURISTICS, heuristic_of, (LAST, "")),
     Queries.BOOKS.name: Question(BOOKS, book_of, ("",)),
 }
 

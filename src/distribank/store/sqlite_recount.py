@@ -44,14 +44,21 @@ ORPHANS: Final = """
     SELECT hold.account, hold.transaction_id
       FROM hold LEFT JOIN transfer ON transfer.id = hold.transaction_id
      WHERE hold.state = 'placed'
-       AND (transfer.state IS NULL OR transfer.state NOT IN ('preparing', 'committing', 'prepared')) LIMIT ?
+       AND (transfer.state IS NULL
+            OR transfer.state NOT IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort'))
+     LIMIT ?
 """
 BOOKS: Final = """
     SELECT name, balance, reserved,
            coalesce((SELECT sum(amount) FROM book_entry WHERE book_entry.book = book.name), 0)
       FROM book ORDER BY name
 """
-OPEN: Final = TRANSFER + " WHERE state IN ('preparing', 'committing', 'prepared')"
+OPEN: Final = (
+    TRANSFER
+    + """
+     WHERE state IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort')
+"""
+)
 UNBALANCED: Final = """
     SELECT operation, sum(amount)
       FROM (SELECT operation, iif(direction = 'credit', amount, -amount) AS amount FROM entry

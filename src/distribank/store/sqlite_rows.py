@@ -16,6 +16,7 @@ import apsw
 
 from distribank.core.batches import Batch
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
@@ -30,6 +31,7 @@ PUT: Final[dict[type, tuple[str, Callable[[Any], Columns]]]] = {
     Company: (registry.PUT_COMPANY, registry.company_columns),
     Holder: (registry.PUT_PERSON, registry.person_columns),
     Book: (ledger.PUT_BOOK, ledger.book_columns),
+    Heuristic: (transfers.PUT_HEURISTIC, transfers.heuristic_columns),
     Hold: (ledger.PUT_HOLD, ledger.hold_columns),
     Consent: (registry.PUT_CONSENT, registry.consent_columns),
     IdempotencyKey: (registry.PUT_KEY, registry.key_columns),
@@ -52,6 +54,7 @@ READ: Final[dict[type, tuple[str, Callable[[Columns], Any]]]] = {
     Company: (registry.COMPANY + " WHERE cnpj = ?", registry.company_of),
     Consent: (registry.CONSENT + " WHERE consent_id = ?", registry.consent_of),
     Counter: (registry.COUNTER + " WHERE name = ?", registry.counter_of),
+    Heuristic: (transfers.HEURISTIC + " WHERE transaction_id = ?", transfers.heuristic_of),
     Hold: (ledger.HOLD + " WHERE account = ? AND transaction_id = ?", ledger.hold_of),
     Holder: (registry.PERSON + " WHERE cpf = ?", registry.person_of),
     IdempotencyKey: (registry.KEY + " WHERE owner = ? AND route = ? AND key = ?", registry.key_of),

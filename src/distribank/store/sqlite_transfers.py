@@ -1,6 +1,6 @@
-"""Transactions in SQLite, in the table ``transfer``, and the records that tell what became of each.
+"""Transactions in SQLite, in the table ``transfer``; the records that tell what became of each; what was forced.
 
-Responsible for the sentences that write and read both kinds, and for their columns. A later state does not change what
+Responsible for the sentences that write and read these kinds, and for their columns. A later state does not change what
 was ordered, so where the durable transaction is remembered it is *moved*: only its progress is written, never the order
 or the subjects again. Records are added and never replaced. Nothing here knows which state may follow which.
 """
@@ -13,11 +13,14 @@ from typing import Final
 
 import apsw
 
+from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.protocol import Record, RecordKind, Role, State, Transaction
 from distribank.core.transfer import Order
 from distribank.store.group import Recent
 from distribank.store.sqlite_columns import (
     Columns,
+    damage_json,
+    damage_of,
     legs_json,
     legs_of,
     parties_json,
@@ -184,3 +187,44 @@ record_columns: Final[Callable[[Record], Columns]] = attrgetter(
 def record_of(columns: Columns) -> Record:
     transaction, stamp, kind, *rest = columns
     return Record(transaction, stamp, RecordKind(kind), *rest)
+
+
+# What an operator forced ------------------------------------------------------------------------------------------
+
+PUT_HEURISTIC: Final = """
+    INSERT INTO heuristic (transaction_id, decision, reason, decided_at, truth, truth_at, matched, damage)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (transaction_id) DO UPDATE SET
+        decision = excluded.decision, reason = excluded.reason, decided_at = excluded.decided_at,
+        truth = excluded.truth, truth_at = excluded.truth_at, matched = excluded.matched, damage = excluded.damage
+"""
+HEURISTIC: Final = """
+    SELECT transaction_id, decision, reason, decided_at, truth, truth_at, matched, damage FROM heuristic
+"""
+
+
+def heuristic_columns(row: Heuristic) -> Columns:
+    return (
+        row.transaction,
+        row.decision,
+        row.reason,
+        row.decided_at,
+        row.truth,
+        row.truth_at,
+        row.matched,
+        damage_json(row.damage),
+    )
+
+
+def heuristic_of(columns: Columns) -> Heuristic:
+    transaction, decision, reason, decided_at, truth, truth_at, matched, damage = columns
+    return Heuristic(
+        transaction,
+        Verdict(decision),
+        reason,
+        decided_at,
+        None if truth is None else Verdict(truth),
+        truth_at,
+        None if matched is None else bool(matched),
+        damage_of(damage),
+    )
