@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.routing import APIRoute
 
-from distribank.api.routes import HolderRoute, OperatorRoute
+from distribank.api.routes import HolderRoute, OperatorRoute, SignedInRoute
 from distribank.api.tokens import Authority
 from tests.counter_hall import Hall, hall
 
@@ -53,7 +53,11 @@ async def test_every_route_lets_in_whom_its_kind_says_and_nobody_else() -> None:
             if route.path == "/metrics":
                 assert got == {"holder": 403, "operator": 200, "scraper": 200}, where
                 continue
-            assert isinstance(route, HolderRoute | OperatorRoute), where
+            assert isinstance(route, HolderRoute | OperatorRoute | SignedInRoute), where
+            if isinstance(route, SignedInRoute):
+                assert got.pop("scraper") == 401, where
+                assert not {401, 403} & set(got.values()), where
+                continue
             let_in, kept_out = ("holder", "operator") if isinstance(route, HolderRoute) else ("operator", "holder")
             assert got["scraper"] == 401, where
             assert got[kept_out] == 403, where

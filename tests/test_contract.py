@@ -239,6 +239,10 @@ async def test_every_route_opens_to_its_own_authority_alone(examiner: Examiner) 
             ask = method.upper(), address
             for stranger in (None, "x", unsigned, tokens[B], await examiner.operator(B)):
                 assert said(await examiner.ask(*ask, who=stranger)) == (401, "unauthorized"), ask
+            if path.endswith("/trace"):  # for holders and the operator
+                for friend in (tokens[A], operator):
+                    assert said(await examiner.ask(*ask, who=friend)) == (404, "not_found"), ask
+                continue
             for_operator = "/operator/" in path or path == "/metrics"
             wrong = tokens[A] if for_operator else operator
             assert said(await examiner.ask(*ask, who=wrong)) == (403, "forbidden"), ask
@@ -251,7 +255,7 @@ async def test_no_token_opens_the_routes_between_banks(examiner: Examiner) -> No
     """Pitfall 27: interbank routes open to anyone: a bare prepare and commit mints money."""
     _, tokens = await examiner.person()
     batch = {"protocol_version": 1, "clock": "1", "messages": []}
-    for kind in ("prepare", "commit", "abort", "inquire"):
+    for kind in ("prepare", "commit", "abort", "inquire", "log", "accounts"):
         for who in (None, tokens[A], await examiner.operator()):
             assert said(await examiner.post(f"/interbank/v1/{kind}", batch, who=who)) == (401, "unauthorized")
 

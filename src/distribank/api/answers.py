@@ -188,6 +188,43 @@ class Transfer(Answer):
     completed_at: Time | None = Field(default=None, description="When this bank had nothing more to do for it.")
 
 
+class TraceLine(Answer):
+    """One record of one bank's log."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    bank: Bank
+    at: Time = Field(description="When, by that bank's clock.")
+    stamp: str = Field(
+        description="The hybrid logical clock by which lines are in order.", examples=["117964800000000000"]
+    )
+    record: str = Field(description="`Begun`, `Prepared`, `Decided`, `Resolved` or `Ended`.")
+    from_: str = Field(alias="from", description="The state there before.")
+    to: str = Field(description="The state there since.")
+    detail: str = Field(description="What happened, in words.")
+
+
+class TracedBank(Answer):
+    """A bank that takes part, and whether its lines are here."""
+
+    bank: Bank
+    name: str = Field(description="The bank's name for people.")
+    status: Literal["answered", "offline", "silent"] = Field(
+        description="`offline`: it could not be reached. `silent`: it did not answer within 2 s."
+    )
+
+
+class Trace(Answer):
+    """Every bank's log of one transfer, merged in clock order."""
+
+    transfer_id: str = Field(description="The protocol's transaction id.")
+    status: TransferStatus = Field(description="As this bank knows it.")
+    in_doubt: bool = Field(description="This bank has voted yes and has not heard the outcome.")
+    coordinator: Bank
+    lines: list[TraceLine]
+    banks: list[TracedBank] = Field(description="Every bank that takes part, this one first.")
+
+
 class BatchItem(Answer):
     """What became of one transfer of a batch: the transfer's own fields, or the reason why there is none."""
 

@@ -20,7 +20,19 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from distribank import __version__
-from distribank.api import accounts, batches, consents, docs, events, holders, network, operator, statements, transfers
+from distribank.api import (
+    accounts,
+    batches,
+    consents,
+    docs,
+    events,
+    holders,
+    network,
+    operator,
+    statements,
+    traces,
+    transfers,
+)
 from distribank.api.boundary import Boundary
 from distribank.api.edge import Edge
 from distribank.api.problems import on_breakage, on_http_exception, on_invalid_request
@@ -80,6 +92,7 @@ def _routes() -> list[BaseRoute]:
         batches.ordering,
         transfers.transfers,
         accounts.accounts,
+        traces.traces,
         statements.statements,
         events.events,
         batches.batches,

@@ -118,12 +118,12 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     responses = operation["responses"]
     if "HTTPValidationError" in str(responses.get("422")):
         responses["422"] = _problem(422, "`invalid_request`, or a more precise code")
-    authority = route.authority if isinstance(route, Route) else None
-    if authority is not None:
+    authorities = route.authorities if isinstance(route, Route) else ()
+    if authorities:
         operation["security"] = [{SIGN_IN: []}]
-        other = "a holder's" if authority is Authority.HOLDER else "the operator's"
+        needed = " or ".join("a holder's" if one is Authority.HOLDER else "the operator's" for one in authorities)
         responses.setdefault("401", _problem(401, "`unauthorized`"))
-        responses.setdefault("403", _problem(403, f"`forbidden`: {other} token is needed"))
+        responses.setdefault("403", _problem(403, f"`forbidden`: {needed} token is needed"))
     if "requestBody" in operation:
         json = "application/json" in operation["requestBody"]["content"]
         responses.setdefault("400", _problem(400, "`malformed_json`" if json else "`malformed_request`"))

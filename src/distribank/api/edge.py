@@ -63,11 +63,12 @@ class Edge:
             raise Problem("unauthorized", "this token is not valid here, or not any more", headers=challenge)
         return identity
 
-    async def admit(self, request: Request, authority: Authority) -> None:
-        """Let in who has *authority*, and note in the request who it is; raises ``unauthorized`` or ``forbidden``."""
+    async def admit(self, request: Request, *authorities: Authority) -> None:
+        """Let in who has one of *authorities*, noted in the request; raises ``unauthorized`` or ``forbidden``."""
         identity = await self.identify(request)
-        if identity.authority is not authority:
-            raise Problem("forbidden", f"this needs the authority of {_WHOSE[authority]}")
+        if identity.authority not in authorities:
+            needed = " or ".join(_WHOSE[authority] for authority in authorities)
+            raise Problem("forbidden", f"this needs the authority of {needed}")
         request.scope[IDENTITY] = identity
 
 

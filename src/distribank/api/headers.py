@@ -93,8 +93,13 @@ def preference(request: Request) -> Preference:
 
 def prefers_csv(request: Request) -> bool:
     """Whether the client would rather have text/csv than application/json."""
+    return preferred(request, "application/json", "text/csv") == "text/csv"
+
+
+def preferred(request: Request, *media_types: str) -> str:
+    """Which of *media_types* the client would rather have; the first of those that it likes as much."""
     accept = ",".join(request.headers.getlist("accept"))
-    return _quality(accept, "text/csv") > _quality(accept, "application/json")
+    return max(media_types, key=lambda media_type: _quality(accept, media_type))
 
 
 def last_event_id(request: Request) -> int | None:

@@ -42,16 +42,17 @@ class StrictRequest(Request):
 class Route(APIRoute):
     """A route that anyone may take; see its kin for the others."""
 
-    authority: ClassVar[Authority | None] = None
+    authorities: ClassVar[tuple[Authority, ...]] = ()
+    """Who may take it; with none at all, anyone."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
-        authority, body = self.authority, self.body_field
+        authorities, body = self.authorities, self.body_field
         form = body is not None and isinstance(body.field_info, params.Form)
 
         async def strict(request: Request) -> Response:
-            if authority is not None:
-                await edge_of(request).admit(request, authority)
+            if authorities:
+                await edge_of(request).admit(request, *authorities)
             request = StrictRequest(request.scope, request.receive)
             if form:
                 _check_media_type(request, FORMS)
@@ -65,13 +66,19 @@ class Route(APIRoute):
 class HolderRoute(Route):
     """A route for holders, signed in."""
 
-    authority = Authority.HOLDER
+    authorities = (Authority.HOLDER,)
 
 
 class OperatorRoute(Route):
     """A route for the operator, signed in."""
 
-    authority = Authority.OPERATOR
+    authorities = (Authority.OPERATOR,)
+
+
+class SignedInRoute(Route):
+    """A route for holders and for the operator; its endpoint tells them apart."""
+
+    authorities = (Authority.HOLDER, Authority.OPERATOR)
 
 
 class PlainRoute(HolderRoute):

@@ -6,6 +6,7 @@
 ``participating`` messages from other banks.
 ``custody``       holders, accounts, cash, consents.
 ``showing``       what other banks may see here.
+``following``     what other banks are asked to show.
 ``batching``      many transfers under one key.
 ``reading``       statements, events, lists, what is in doubt.
 ``feed``, ``tasks``, ``metrics``: who watches, what runs, what is counted.
@@ -21,6 +22,7 @@ from typing import Any
 from distribank.bank.batching import Batching, BatchResult
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
+from distribank.bank.following import Following, Reply, Trace
 from distribank.bank.metrics import Metrics
 from distribank.bank.ordering import KeyName, Ordering, TransferResult
 from distribank.bank.participating import Participating
@@ -30,7 +32,7 @@ from distribank.bank.tasks import Tasks
 from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
 from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
 
-__all__ = ["Approval", "Bank", "BatchResult", "CashResult", "InDoubt", "KeyName", "TransferResult"]
+__all__ = ["Approval", "Bank", "BatchResult", "CashResult", "InDoubt", "KeyName", "Reply", "Trace", "TransferResult"]
 
 
 class Bank:
@@ -70,6 +72,7 @@ class Bank:
         self.custody = Custody(self.rhythm, peers)
         self.batching = Batching(self.rhythm, self.ordering, self.tasks)
         self.reading = Reading(self.rhythm)
+        self.following = Following(self.rhythm, peers)
 
     async def refresh_metrics(self) -> None:
         """Bring the series that are read rather than counted up to date: doubt, peers, positions, waiting."""

@@ -91,6 +91,14 @@ class Reading:
                 return known
         return None
 
+    async def transaction_for(self, holder_id: str | None, transaction: str) -> Transaction | None:
+        """The same for a holder; without one, for the operator, anything that this bank knows."""
+        if holder_id is not None:
+            return await self.transfer_for(holder_id, transaction)
+        known = await self._store.get(Transaction, transaction)
+        await self._store.flushed()
+        return known
+
     async def transfers_of(
         self,
         holder_id: str,

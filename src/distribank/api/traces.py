@@ -1,0 +1,91 @@
+"""Where is my money: one transfer at all its banks, as JSON, as a story, as a diagram."""
+
+from __future__ import annotations
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from distribank.api import answers, headers, views
+from distribank.api.answering import answer
+from distribank.api.answers import Json
+from distribank.api.docs import problems
+from distribank.api.edge import bank_of, identity_of
+from distribank.api.problems import Problem
+from distribank.api.routes import SignedInRoute, router
+from distribank.api.times import format_ms
+from distribank.api.transfers import is_id
+from distribank.core import story
+from distribank.core.clock import wall_of
+from distribank.core.protocol import State
+
+TEXT = "text/plain"
+MERMAID = "text/vnd.mermaid"
+
+traces = router("Transfers", SignedInRoute)
+
+
+@traces.get(
+    "/v1/transfers/{transfer_id}/trace",
+    response_model=answers.Trace,
+    responses={
+        200: {"content": {TEXT: {"schema": {"type": "string"}}, MERMAID: {"schema": {"type": "string"}}}},
+        **problems({404: "`not_found`: no such transfer, or none that concerns the caller"}),
+    },
+    summary="Where is my money",
+)
+async def trace(request: Request, transfer_id: str) -> Response:
+    """Every bank's log of this transfer, merged in clock order, each line in words. For its holders and the operator.
+
+    `Accept: text/plain` gives it as a story, `text/vnd.mermaid` as a sequence diagram. A bank that does not answer
+    within 2 s is named, and its lines are missing.
+    """
+    bank, holder = bank_of(request), identity_of(request).holder
+    known = None
+    if is_id(transfer_id):
+        known = await bank.reading.transaction_for(holder.holder_id if holder else None, transfer_id)
+    if known is None or (known.order is None and holder is not None):
+        raise Problem("not_found", "there is no such transfer, or it does not concern you")
+    found = await bank.following.trace(known)
+    # Why a bank refused says something about an account there: for whoever gave the order, and for operators.
+    frank = holder is None or (known.order is not None and known.order.holder_cpf == holder.cpf)
+    lines = story.tell(found.logs, known.participants, frank=frank)
+    views_of = {peer.bank: peer.name for peer in bank.peers.views()}
+    names = {code: bank.name if code == bank.code else views_of.get(code, code) for code in found.replies}
+    wanted = headers.preferred(request, "application/json", TEXT, MERMAID)
+    if wanted == MERMAID:
+        return Response(story.diagram(lines, names, known.coordinator, known.participants), media_type=MERMAID)
+    content: Json = {
+        "transfer_id": known.id,
+        "status": views.STATUS[known.state],
+        "in_doubt": known.state is State.PREPARED,
+        "coordinator": known.coordinator,
+        "lines": [_line(line) for line in lines],
+        "banks": [{"bank": code, "name": names[code], "status": said.value} for code, said in found.replies.items()],
+    }
+    return Response(_text(content), media_type=TEXT) if wanted == TEXT else answer(content)
+
+
+def _line(line: story.Line) -> Json:
+    return {
+        "bank": line.bank,
+        "at": format_ms(wall_of(line.record.stamp)),
+        "stamp": str(line.record.stamp),
+        "record": line.record.kind.value,
+        "from": line.record.before,
+        "to": line.record.after,
+        "detail": line.words,
+    }
+
+
+def _text(content: Json) -> str:
+    """The same for people: who did what and when, who did not answer, and how it stands."""
+    names = {bank["bank"]: bank["name"] for bank in content["banks"]}
+    told = [f"Transfer {content['transfer_id']}", ""]
+    told += [f"{line['at']}  {line['bank']} {names[line['bank']]} {line['detail']}." for line in content["lines"]]
+    told += [
+        f"{bank['bank']} {bank['name']} did not answer ({bank['status']}): what it did is not told here."
+        for bank in content["banks"]
+        if bank["status"] != "answered"
+    ]
+    doubt = ", in doubt" if content["in_doubt"] else ""
+    return "\n".join([*told, "", f"At the bank asked it is {content['status']}{doubt}.", ""])

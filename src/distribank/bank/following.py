@@ -1,0 +1,82 @@
+"""What this bank asks others to show: where a transaction stands everywhere.
+
+A bank that does not answer within ``PATIENCE_S`` is named as one that did not; nothing waits longer for it. Nothing
+here changes anything, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from distribank.bank.rhythm import Rhythm
+from distribank.bank.showing import Showing
+from distribank.breakages import Unreachable
+from distribank.core.protocol import Answer, Log, Message, Record, ShowLog, Transaction
+from distribank.ports import Peers
+
+PATIENCE_S: Final = 2.0
+"""How long the banks asked have, all of them together."""
+
+
+class Reply(StrEnum):
+    """How a bank took a question."""
+
+    ANSWERED = "answered"
+    OFFLINE = "offline"
+    """It could not be reached, or is known to be away."""
+    SILENT = "silent"
+    """It did not answer in time, or with something that is no answer to the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One transaction at all its banks, this one first; *replies* has every bank, *logs* those that answered."""
+
+    transaction: Transaction
+    logs: dict[str, tuple[Record, ...]]
+    replies: dict[str, Reply]
+
+
+class Following:
+    """The questions of one bank to its peers."""
+
+    def __init__(self, rhythm: Rhythm, peers: Peers) -> None:
+        self._rhythm = rhythm
+        self._peers = peers
+        self._showing = Showing(rhythm)
+
+    async def trace(self, known: Transaction) -> Trace:
+        """Every bank's records of *known*, a transaction of this bank, asked for at one moment."""
+        own = await self._showing.log(known.coordinator, known.id)
+        others = [bank for bank in known.banks if bank != self._rhythm.code]
+        replies, logs = {self._rhythm.code: Reply.ANSWERED}, {self._rhythm.code: own.records}
+        for bank, said in (await self.ask_all({bank: ShowLog(known.id) for bank in others})).items():
+            if isinstance(said, Log) and said.transaction == known.id:
+                logs[bank], replies[bank] = said.records, Reply.ANSWERED
+            else:
+                replies[bank] = said if isinstance(said, Reply) else Reply.SILENT
+        return Trace(known, logs, replies)
+
+    async def ask_all(self, questions: Mapping[str, Message]) -> dict[str, Answer | Reply]:
+        """Ask every bank at once; each one's answer or, after ``PATIENCE_S`` at the latest, why there is none."""
+        asked = {bank: self._peers.ask(bank, message) for bank, message in questions.items()}
+        try:
+            if asked:
+                await asyncio.wait(asked.values(), timeout=PATIENCE_S)
+            return {bank: _said(future) for bank, future in asked.items()}
+        finally:
+            for future in asked.values():
+                future.cancel()
+
+
+def _said(future: asyncio.Future[Answer]) -> Answer | Reply:
+    if not future.done():
+        return Reply.SILENT
+    try:
+        return future.result()
+    except Unreachable:
+        return Reply.OFFLINE

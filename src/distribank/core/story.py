@@ -1,0 +1,111 @@
+"""What became of one transaction, told from the records of all its banks: line by line, and as a diagram.
+
+A record says what a bank did and when; here it is put into words that anyone can read. Words about money, the reason of
+a refusal above all, are for whoever ordered the transfer and for operators: with *frank* left out they do not appear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from distribank.core.protocol import Record, RecordKind, State
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record of one bank, and the same in words."""
+
+    bank: str
+    record: Record
+    words: str
+
+
+def tell(logs: Mapping[str, Iterable[Record]], participants: Sequence[str], *, frank: bool) -> list[Line]:
+    """The records of all banks in the order of their clocks, which is an order in which they can have happened."""
+    lines = [
+        Line(bank, record, _words(record, participants, frank=frank)) for bank, log in logs.items() for record in log
+    ]
+    return sorted(lines, key=lambda line: (line.record.stamp, line.bank))
+
+
+def diagram(lines: Sequence[Line], names: Mapping[str, str], coordinator: str, participants: Sequence[str]) -> str:
+    """A Mermaid sequence diagram of *lines*: the messages of which the records tell. *names* has every bank's name."""
+    drawn = ["sequenceDiagram"]
+    drawn += [f"    participant {bank} as {bank} {_plain(name)}" for bank, name in names.items()]
+    refused: set[str] = set()
+    for line in lines:
+        if _voted_no(line.record):
+            refused.add(line.bank)
+        told = [bank for bank in participants if bank not in refused]
+        drawn += [f"    {arrow}" for arrow in _arrows(line, coordinator, participants, told)]
+    return "\n".join(drawn) + "\n"
+
+
+def _words(record: Record, participants: Sequence[str], *, frank: bool) -> str:
+    others = ", ".join(participants)
+    reason = f": {_reason(record.detail)}" if frank and record.after == State.ABORTED else ""
+    match record.kind, record.after:
+        case RecordKind.BEGUN, _:
+            return f"began, and asked {others} to prepare"
+        case RecordKind.PREPARED, _:
+            return "prepared: placed holds on its accounts and voted yes; whatever is decided, it can do"
+        case RecordKind.DECIDED, State.COMMITTING:
+            return f"decided commit, since every bank voted yes; posted its own entries and told {others}"
+        case RecordKind.DECIDED, State.ENDED:
+            return "committed at once, since all accounts are at this bank; posted every entry"
+        case RecordKind.DECIDED, State.ABORTED:
+            return f"decided abort, so nothing moves{reason}"
+        case RecordKind.RESOLVED, State.COMMITTED:
+            return "heard of the commit, posted its entries and acknowledged"
+        case RecordKind.RESOLVED, State.ABORTED if record.before == State.PREPARED:
+            return "heard of the abort and released its holds; nothing moved here"
+        case RecordKind.RESOLVED, State.ABORTED:
+            return f"voted no, or will never vote yes; nothing is held here{reason}"
+        case RecordKind.ENDED, _:
+            return "ended: every bank has acknowledged"
+    return f"went from {record.before} to {record.after}"
+
+
+def _arrows(line: Line, coordinator: str, participants: Sequence[str], told: Sequence[str]) -> list[str]:
+    bank = line.bank
+    match line.record.kind, line.record.after:
+        case RecordKind.BEGUN, _:
+            return [f"{bank}->>{other}: prepare" for other in participants]
+        case RecordKind.PREPARED, _:
+            return [f"{bank}-->>{coordinator}: vote yes"]
+        case RecordKind.DECIDED, State.COMMITTING:
+            return [f"Note over {bank}: decision to commit", *[f"{bank}->>{other}: commit" for other in told]]
+        case RecordKind.DECIDED, State.ENDED:
+            return [f"Note over {bank}: decision to commit, all accounts are here"]
+        case RecordKind.DECIDED, State.ABORTED:
+            return [f"Note over {bank}: decision to abort", *[f"{bank}->>{other}: abort" for other in told]]
+        case RecordKind.RESOLVED, State.COMMITTED:
+            return [f"{bank}-->>{coordinator}: acknowledge"]
+        case RecordKind.RESOLVED, State.ABORTED if not _voted_no(line.record):
+            return [f"Note over {bank}: released"]
+        case RecordKind.RESOLVED, State.ABORTED:
+            return [f"{bank}-->>{coordinator}: vote no"]
+        case RecordKind.ENDED, _:
+            return [f"Note over {bank}: ended"]
+    return []
+
+
+def _voted_no(record: Record) -> bool:
+    return record.kind is RecordKind.RESOLVED and record.before == State.NOTHING
+
+
+_HEADING: Final = re.compile(r"^(abort|aborted|tombstone): ")
+_NOT_PLAIN: Final = re.compile(r"[^\w .&'-]+")
+
+
+def _reason(detail: str) -> str:
+    """A record's reason without the log's own heading, on one line."""
+    return " ".join(_HEADING.sub("", detail).split())
+
+
+def _plain(name: str) -> str:
+    """A name without anything that Mermaid would take for its own."""
+    return _NOT_PLAIN.sub(" ", name).strip()

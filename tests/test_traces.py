@@ -1,0 +1,161 @@
+"""Where is my money: what holders, operators and strangers are told of a transfer, also when banks fail."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from distribank.api import answers
+from distribank.core.protocol import Commit, Message, ShowLog
+from tests.counter_hall import Hall, hall
+from tests.test_account_routes import check
+from tests.test_transfer_routes import A, B, C, leg, order
+
+
+@pytest.fixture
+async def banks() -> AsyncIterator[Hall]:
+    async with hall(3) as made:
+        yield made
+
+
+async def trace(banks: Hall, transfer: str, who: dict[str, str], at: str = A, **headers: str) -> httpx.Response:
+    return await banks.client(at).get(f"/v1/transfers/{transfer}/trace", headers={**who, **headers})
+
+
+async def paid(banks: Hall, amount: str = "50.00", **headers: str) -> str:
+    """The id of a transfer from a person at A to others at B and C, of twice *amount*; 100.00 cover it."""
+    here = await banks.account("100.00")
+    credits_ = [leg(bank, await banks.account("0.00", 1, bank), amount) for bank in (B, C)]
+    answer = await order(banks, [leg(A, here, f"{2 * float(amount):.2f}")], credits_, **headers)
+    number: str = answer.json()["transfer_id"]
+    return number
+
+
+async def settled(banks: Hall, transfer: str) -> None:
+    await banks.world.settle(transfer)
+
+
+async def test_a_trace_tells_in_clock_order_what_every_bank_did(banks: Hall) -> None:
+    transfer = await paid(banks)
+    await settled(banks, transfer)
+    found = check(answers.Trace, await trace(banks, transfer, await banks.sign_in()))
+    records = [(line["bank"], line["record"]) for line in found["lines"]]
+    assert records[0] == (A, "Begun")
+    assert sorted(records[1:3]) == [(B, "Prepared"), (C, "Prepared")]
+    assert records[3] == (A, "Decided")
+    assert sorted(records[4:6]) == [(B, "Resolved"), (C, "Resolved")]
+    assert records[6:] == [(A, "Ended")]
+    stamps = [int(line["stamp"]) for line in found["lines"]]
+    assert stamps == sorted(stamps)
+    assert (found["status"], found["coordinator"], found["transfer_id"]) == ("completed", A, transfer)
+    assert [(bank["bank"], bank["status"]) for bank in found["banks"]] == [(code, "answered") for code in (A, B, C)]
+
+
+async def test_every_bank_that_takes_part_tells_the_same_to_its_holders_and_its_operator(banks: Hall) -> None:
+    transfer = await paid(banks)
+    await settled(banks, transfer)
+    told = (await trace(banks, transfer, await banks.sign_in())).json()["lines"]
+    for at, who in ((A, await banks.operator()), (B, await banks.sign_in(1, B)), (C, await banks.operator(C))):
+        assert (await trace(banks, transfer, who, at)).json()["lines"] == told
+
+
+async def test_a_trace_does_not_exist_for_those_whom_the_transfer_does_not_concern(banks: Hall) -> None:
+    transfer = await paid(banks)
+    here = await order(banks, [leg(A, await banks.account("1.00"), "1.00")], [leg(A, await banks.account(), "1.00")])
+    for who, at, which in (
+        (await banks.sign_in(1), A, transfer),
+        (await banks.sign_in(0, B), B, transfer),
+        (await banks.operator(B), B, here.json()["transfer_id"]),
+        (await banks.operator(), A, "x"),
+    ):
+        refused = await trace(banks, which, who, at)
+        assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+
+
+async def test_a_transfer_within_one_bank_is_a_story_of_one_line(banks: Hall) -> None:
+    ordered = await order(banks, [leg(A, await banks.account("1.00"), "1.00")], [leg(A, await banks.account(), "1.00")])
+    found = (await trace(banks, ordered.json()["transfer_id"], await banks.sign_in())).json()
+    (line,) = found["lines"]
+    assert (line["record"], line["detail"]) == (
+        "Decided",
+        "committed at once, since all accounts are at this bank; posted every entry",
+    )
+
+
+async def test_why_it_was_refused_is_told_to_whoever_ordered_it_and_not_to_the_others(banks: Hall) -> None:
+    there, payee = await banks.account("1.00", 0, B), await banks.account("0.00", 1, C)
+    refused = await order(banks, [leg(B, there, "5.00")], [leg(C, payee, "5.00")])
+    transfer = refused.json()["transfer_id"]
+    assert refused.json()["code"] == "consent_required"
+    await settled(banks, transfer)
+    mine = (await trace(banks, transfer, await banks.sign_in())).text
+    assert mine.count("consent_required") == 1
+    assert "no consent lets this bank debit this account" in mine
+    theirs = await trace(banks, transfer, await banks.sign_in(1, C), C)
+    if theirs.status_code == 200:  # C had prepared when B refused
+        assert "consent" not in theirs.text
+    else:  # the abort overtook the prepare: C has no order to show anyone
+        assert theirs.status_code == 404
+
+
+async def test_while_in_doubt_the_participant_tells_what_is_known_without_the_coordinator(banks: Hall) -> None:
+    async def no_commit(_sender: str, _to: str, message: Message) -> str:
+        return "lose request" if isinstance(message, Commit) else "deliver"
+
+    banks.world.weather = no_commit
+    transfer = await paid(banks)
+    await banks.world.crash(A)
+    found = check(answers.Trace, await trace(banks, transfer, await banks.sign_in(1, B), B))
+    assert [line["record"] for line in found["lines"]] == ["Prepared", "Prepared"]
+    assert (found["status"], found["in_doubt"]) == ("pending", True)
+    assert {bank["bank"]: bank["status"] for bank in found["banks"]} == {A: "offline", B: "answered", C: "answered"}
+    text = (await trace(banks, transfer, await banks.sign_in(1, B), B, Accept="text/plain")).text
+    assert f"{A} Bank {A} did not answer (offline)" in text
+    assert text.endswith("At the bank asked it is pending, in doubt.\n")
+
+
+async def test_a_bank_that_hangs_is_named_and_holds_up_nothing_for_longer_than_its_bound(
+    banks: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = await paid(banks)
+    await settled(banks, transfer)
+
+    async def c_hangs(_sender: str, to: str, message: Message) -> str:
+        if to == C and isinstance(message, ShowLog):
+            await asyncio.Event().wait()
+        return "deliver"
+
+    banks.world.weather = c_hangs
+    monkeypatch.setattr("distribank.bank.following.PATIENCE_S", 0.05)
+    found = check(answers.Trace, await trace(banks, transfer, await banks.sign_in()))
+    assert {bank["bank"]: bank["status"] for bank in found["banks"]} == {A: "answered", B: "answered", C: "silent"}
+    assert {line["bank"] for line in found["lines"]} == {A, B}
+
+
+async def test_the_story_is_text_and_the_diagram_shows_every_message(banks: Hall) -> None:
+    transfer = await paid(banks)
+    await settled(banks, transfer)
+    who = await banks.sign_in()
+    text = await trace(banks, transfer, who, Accept="text/plain")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert len(re.findall(r"^\d{4}-\d\d-\d\dT\S+Z  \d{8} Bank \d{8} .*\.$", text.text, re.MULTILINE)) == 7
+    drawn = await trace(banks, transfer, who, Accept="text/vnd.mermaid")
+    assert drawn.headers["content-type"].startswith("text/vnd.mermaid")
+    arrows = drawn.text.splitlines()
+    assert arrows[0] == "sequenceDiagram"
+    for bank in (B, C):
+        kinds = (f"{A}->>{bank}: prepare", f"{bank}-->>{A}: vote yes", f"{A}->>{bank}: commit")
+        places = [arrows.index(f"    {arrow}") for arrow in (*kinds, f"{bank}-->>{A}: acknowledge")]
+        assert places == sorted(places)
+
+
+async def test_json_is_what_a_client_gets_that_takes_anything(banks: Hall) -> None:
+    transfer = await paid(banks)
+    for accept in ("*/*", "text/plain;q=0.5, application/json", "image/png"):
+        answer: Any = await trace(banks, transfer, await banks.sign_in(), Accept=accept)
+        assert answer.headers["content-type"] == "application/json"
