@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import breaking
+from distribank.cli import breaking, following
 
 DEFAULT_DATA_DIR: Final = Path("data")
 
@@ -123,4 +123,5 @@ def demo(
     raise typer.Exit(run(data_dir, base_port, as_json))
 
 
-app.registered_commands += breaking.app.registered_commands
+app.add_typer(breaking.app)
+app.add_typer(following.app)

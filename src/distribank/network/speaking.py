@@ -148,8 +148,9 @@ class Session:
         self.bank = bank
         self._headers = {"Authorization": f"Bearer {token}"}
 
-    async def get(self, path: str, **params: str) -> Answer:
-        return await self.bank.call("GET", path, headers=self._headers, params=params)
+    async def get(self, path: str, media_type: str = "application/json", **params: str) -> Answer:
+        headers = {**self._headers, "Accept": media_type}
+        return await self.bank.call("GET", path, headers=headers, params=params)
 
     async def post(self, path: str, body: Any, key: str | None = None, prefer: str | None = None) -> Answer:
         """A POST under the idempotency key *key*, or a fresh one."""

@@ -1,0 +1,75 @@
+"""Commands that follow a transfer: ``trace``, where it stands at every bank, and ``transfer``, which orders one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distribank.breakages import Misconfigured
+
+app = typer.Typer()
+
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Where the banks' files are.")]
+Legs = list[str]
+
+
+@app.command()
+def trace(
+    transfer_id: Annotated[str, typer.Argument(metavar="ID", help="The transfer's id.")],
+    data_dir: DataDir = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the bank answers.")] = False,
+    as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid sequence diagram.")] = False,
+) -> None:
+    """Say where a transfer stands: every bank's log of it, in the order of their clocks, in words."""
+    from distribank.network.following import trace as show
+
+    if as_json and as_mermaid:
+        raise typer.BadParameter("choose one of --json and --mermaid")
+    media_type = "application/json" if as_json else "text/vnd.mermaid" if as_mermaid else "text/plain"
+    raise typer.Exit(show(transfer_id, data_dir, media_type))
+
+
+@app.command()
+def transfer(
+    at: Annotated[str, typer.Option("--at", metavar="BANK", help="The bank at which it is ordered.")],
+    cpf: Annotated[str, typer.Option("--cpf", help="Whose order it is.")],
+    debit: Annotated[Legs, typer.Option("--debit", metavar="BANK/ACCOUNT=AMOUNT", help="Out of it; may be repeated.")],
+    credit: Annotated[Legs, typer.Option("--credit", metavar="BANK/ACCOUNT=AMOUNT", help="Into it; may be repeated.")],
+    description: Annotated[str | None, typer.Option("--description", help="What all parties will read.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+    data_dir: DataDir = Path("data"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the transfer as JSON; its phases go to stderr.")
+    ] = False,
+) -> None:
+    """Order a transfer and show its phases as they happen; exit status 0 only if it is committed.
+
+    The password comes from standard input, from DISTRIBANK_PASSWORD, or is asked for.
+    """
+    from distribank.network.following import read_leg
+    from distribank.network.following import transfer as order
+
+    try:
+        debits, credits_ = [read_leg(text) for text in debit], [read_leg(text) for text in credit]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    password = _password(from_stdin=password_stdin)
+    raise typer.Exit(order(data_dir, at, cpf, password, debits, credits_, description, as_json))
+
+
+def _password(*, from_stdin: bool) -> str:
+    """The password; never an argument, which every process of the machine could read."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if "DISTRIBANK_PASSWORD" in os.environ:
+        return os.environ["DISTRIBANK_PASSWORD"]
+    if not sys.stdin.isatty():
+        raise Misconfigured("give the password with --password-stdin or in DISTRIBANK_PASSWORD")
+    password: str = typer.prompt("Password", hide_input=True, err=True)
+    return password

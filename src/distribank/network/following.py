@@ -1,0 +1,144 @@
+"""Following transfers from the outside: asking where one stands, and ordering one while its phases are shown.
+
+All of it goes over the public contract. Standard output is the story, or with JSON the answer as the bank gives it;
+what only a person needs to hear goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from distribank.breakages import Breakage, Misconfigured
+from distribank.core.documents import parse_account_number
+from distribank.core.money import parse_amount
+from distribank.network.layout import LocalBank, load
+from distribank.network.speaking import AccountRef, Answer, Session, client_of
+
+FOLLOW_SECONDS: Final = 30.0
+"""How long an ordered transfer is followed."""
+LOOK_SECONDS: Final = 0.1
+"""Between two looks at it."""
+
+Side = list[tuple[AccountRef, int]]
+"""Legs of one side: accounts and centavos."""
+
+
+def trace(transfer_id: str, data_dir: Path, media_type: str) -> int:
+    """Print the trace of *transfer_id* as *media_type*; 0 if a bank of *data_dir* has it, else a ``Breakage``."""
+    answer = asyncio.run(_trace(transfer_id, _banks(data_dir), media_type))
+    if isinstance(answer.body, dict):
+        print(json.dumps(answer.body, indent=2, ensure_ascii=False))
+    else:
+        print(answer.body, end="")
+    return 0
+
+
+def transfer(
+    data_dir: Path,
+    at: str,
+    cpf: str,
+    password: str,
+    debits: Side,
+    credits_: Side,
+    description: str | None,
+    as_json: bool,
+) -> int:
+    """Order a transfer at bank *at* and show its phases as they happen; 0 only if it is committed."""
+    bank = next((bank for bank in _banks(data_dir) if bank.code == at), None)
+    if bank is None:
+        raise Misconfigured(f"{data_dir} has no bank {at}")
+    return asyncio.run(_transfer(bank, cpf, password, debits, credits_, description, as_json))
+
+
+def read_leg(text: str) -> tuple[AccountRef, int]:
+    """What ``BANK/ACCOUNT=AMOUNT`` means, in centavos; ``ValueError`` says what is wrong with it."""
+    account, equals, amount = text.partition("=")
+    bank, slash, number = account.partition("/")
+    if not (equals and slash and bank and number):
+        raise ValueError(f"{text}: a leg is written BANK/ACCOUNT=AMOUNT, as in 99990001/00000012-4=150.00")
+    try:
+        return AccountRef(bank, parse_account_number(number)), parse_amount(amount)
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from None
+
+
+def _banks(data_dir: Path) -> list[LocalBank]:
+    banks = load(data_dir)
+    if not banks:
+        raise Misconfigured(f"{data_dir} holds no banks; say where they are with --data-dir")
+    return banks
+
+
+async def _trace(transfer_id: str, banks: Sequence[LocalBank], media_type: str) -> Answer:
+    """The first trace that a bank gives, its coordinator asked before the others."""
+    coordinator = transfer_id.partition(".")[0]
+    silent: list[str] = []
+    for bank in sorted(banks, key=lambda bank: bank.code != coordinator):
+        try:
+            answer = await _ask(bank, transfer_id, media_type)
+        except Breakage as breakage:
+            silent.append(f"{bank.code}: {breakage}")
+            continue
+        if answer.status != 404:
+            answer.expect(200)
+            if silent:
+                print(f"Told by {bank.code}, because {silent[0]}", file=sys.stderr)
+            return answer
+    if silent:
+        raise Breakage(f"no bank that answers knows transfer {transfer_id}; these did not answer: {'; '.join(silent)}")
+    raise Breakage(f"no bank knows transfer {transfer_id}")
+
+
+async def _ask(bank: LocalBank, transfer_id: str, media_type: str) -> Answer:
+    async with client_of(bank) as client:
+        operator = await client.operator()
+        return await operator.get(f"/v1/transfers/{quote(transfer_id, safe='')}/trace", media_type)
+
+
+async def _transfer(
+    bank: LocalBank,
+    cpf: str,
+    password: str,
+    debits: Side,
+    credits_: Side,
+    description: str | None,
+    as_json: bool,
+) -> int:
+    async with client_of(bank) as client:
+        session = await client.sign_in(cpf, password)
+        ordered = await session.transfer(debits, credits_, description=description, prefer="respond-async")
+        transfer_id = ordered.body.get("transfer_id") if isinstance(ordered.body, dict) else None
+        if transfer_id is None:
+            ordered.expect()
+        found = await _follow(session, str(transfer_id), sys.stderr if as_json else sys.stdout)
+        known = await session.transfer_status(str(transfer_id))
+    if as_json:
+        print(json.dumps({**known, "trace": found}, indent=2, ensure_ascii=False))
+    else:
+        reason = known.get("reason")
+        print(f"{transfer_id} is {known['status']}" + (f": {reason['code']}, {reason['detail']}" if reason else ""))
+    return 0 if known["status"] in ("committed", "completed") else 1
+
+
+async def _follow(session: Session, transfer_id: str, out: Any) -> dict[str, Any]:
+    """Print each line of the trace once, as it appears, until all is settled or ``FOLLOW_SECONDS`` have passed."""
+    shown: set[tuple[str, str, str]] = set()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + FOLLOW_SECONDS
+    while True:
+        found: dict[str, Any] = (await session.get(f"/v1/transfers/{transfer_id}/trace")).expect(200)
+        names = {bank["bank"]: bank["name"] for bank in found["banks"]}
+        for line in found["lines"]:
+            key = (line["bank"], line["stamp"], line["record"])
+            if key not in shown:
+                shown.add(key)
+                print(f"{line['at']}  {line['bank']} {names[line['bank']]} {line['detail']}.", file=out, flush=True)
+        if found["status"] in ("completed", "aborted") or loop.time() >= until:
+            return found
+        await asyncio.sleep(LOOK_SECONDS)
