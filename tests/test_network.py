@@ -11,7 +11,7 @@ import pytest
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.config import Settings
-from distribank.network.layout import DEFAULT_BASE_PORT, init, load, name_of
+from distribank.network.layout import DEFAULT_BASE_PORT, Place, init, load, name_of
 from distribank.network.processes import BankProcess, free_base_port, is_free, running
 from distribank.peers.roster import Roster, load_private_key, own_keyid
 from tests.processes import CPFS, PASSWORD, command, network_of, until
@@ -148,6 +148,38 @@ def test_a_free_port_is_found_where_the_wanted_one_is_taken() -> None:
         assert found != wanted
         assert not is_free(wanted)
         assert all(is_free(found + place) for place in range(3))
+
+
+def test_banks_listen_and_are_reached_where_they_are_told_to(tmp_path: Path) -> None:
+    init(tmp_path, 1, 9100)
+    place = Place("0.0.0.0", "http://bank-{number:03}:{port}")  # noqa: S104
+
+    first, second = init(tmp_path, 2, place=place)
+
+    assert [Settings.load(bank.env_file).host for bank in (first, second)] == ["127.0.0.1", "0.0.0.0"]  # noqa: S104
+    assert [entry.url for entry in Roster.load(tmp_path / "network.json")] == [
+        "http://127.0.0.1:9100",
+        "http://bank-002:9101",
+    ]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        Place(address="http://bank-{name}:{port}"),
+        Place(address="http://bank-{number:x"),
+        Place(address="http://bank-{}:{port}"),
+        Place(address="http://bank-{number.there}"),
+        Place(address="bank-{number}:{port}"),
+        Place(listen=""),
+        Place(listen="0.0.0.0\nDISTRIBANK_PORT=1"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_before_a_bank_is_made_there(tmp_path: Path, place: Place) -> None:
+    with pytest.raises(Misconfigured):
+        init(tmp_path, 1, place=place)
+
+    assert files_of(tmp_path) == {}
 
 
 async def test_a_bank_frozen_killed_and_started_again_is_the_same_bank(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import tempfile
 from dataclasses import dataclass
@@ -31,9 +32,11 @@ from dotenv import dotenv_values
 
 from distribank import strict_json
 from distribank.breakages import Misconfigured
-from distribank.peers.roster import Roster, create_private_key, load_private_key, public_key_text
+from distribank.peers.roster import Roster, create_private_key, load_private_key, parse_url, public_key_text
 
 HOST: Final = "127.0.0.1"
+ADDRESS: Final = f"http://{HOST}:{{port}}"
+"""Where other banks reach a bank, if nothing else is said."""
 DEFAULT_BASE_PORT: Final = 8001
 MAX_BANKS: Final = 99
 """Banks of one data directory."""
@@ -56,6 +59,8 @@ NAMES: Final = (
 )
 """One word each, without accents: the env file's ``NAME=value`` lines then mean the same to every reader of them."""
 
+_LISTEN: Final = re.compile(r"[0-9A-Za-z.:_-]+")
+
 _ENV: Final = """\
 # Settings of one bank, made by `distribank network init`. The project's .env.example says what each of them is.
 DISTRIBANK_BANK_CODE={code}
@@ -72,7 +77,9 @@ DISTRIBANK_OPERATOR_PASSWORD={operator_password}
 
 @dataclass(frozen=True, slots=True)
 class LocalBank:
-    """A bank whose files are in a data directory of this machine. *operator_password* is in clear."""
+    """A bank whose files are in a data directory of this machine, where *url* reaches it. *operator_password* is in
+    clear.
+    """
 
     code: str
     name: str
@@ -101,18 +108,40 @@ class LocalBank:
         return self.directory / "start"
 
 
-def init(data_dir: Path, banks: int, base_port: int | None = None) -> list[LocalBank]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where new banks *listen*, and at which *address* the others reach them: a URL in which ``{number}`` is the bank's
+    place in the series, from 1, ``{port}`` its port and ``{code}`` its code.
+    """
+
+    listen: str = HOST
+    address: str = ADDRESS
+
+    def url(self, number: int, code: str, port: int) -> str:
+        """One bank's address; ``Misconfigured`` if that makes no URL."""
+        try:
+            url = self.address.format(number=number, code=code, port=port)
+        except (LookupError, ValueError, AttributeError, TypeError):
+            raise Misconfigured(
+                f"the address {self.address!r} may hold {{number}}, {{code}} and {{port}}, as in "
+                "http://bank-{number:03}:{port}, and no other braces"
+            ) from None
+        return parse_url(url, "the address")
+
+
+def init(data_dir: Path, banks: int, base_port: int | None = None, place: Place | None = None) -> list[LocalBank]:
     """Make sure that *data_dir* holds at least *banks* banks, and return all that it holds, by code.
 
     New banks listen on *base_port*, *base_port* + 1, … by their place in the series of codes; where none is given, in
-    the row that the directory's first bank begins, or from 8001. No port is opened here.
+    the row that the directory's first bank begins, or from 8001. No port is opened here. *place* says where they listen
+    and are reached, this machine alone if it is left out.
     ``Misconfigured`` if that cannot be: a port that another bank of the directory has, a listed bank without its key.
     """
     if not 1 <= banks <= MAX_BANKS:
         raise Misconfigured(f"a data directory holds 1 to {MAX_BANKS} banks, not {banks}")
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        return _init(data_dir, banks, base_port)
+        return _init(data_dir, banks, base_port, place or Place())
     except OSError as error:
         raise Misconfigured(f"cannot write {error.filename or data_dir}: {error.strerror}") from error
 
@@ -127,7 +156,10 @@ def load(data_dir: Path) -> list[LocalBank]:
     return found
 
 
-def _init(data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
+def _init(data_dir: Path, banks: int, base_port: int | None, where: Place) -> list[LocalBank]:
+    if not _LISTEN.fullmatch(where.listen):
+        raise Misconfigured(f"banks listen on an address such as {HOST} or 0.0.0.0, not {where.listen!r}")
+    where.url(1, FIRST, base_port or DEFAULT_BASE_PORT)  # refused before anything is written
     listed = _read_listed(data_dir)
     ports = {urlsplit(entry["url"]).port: code for code, entry in listed.items()}
     if base_port is None:
@@ -143,12 +175,13 @@ def _init(data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
                 "bring it back, or strike the bank out of the network file"
             )
         port = urlsplit(listed[code]["url"]).port if code in listed else None
-        bank, public_key = _make_bank(directory, code, name_of(place), port or base_port + place)
+        bank, public_key = _make_bank(directory, code, name_of(place), port or base_port + place, where.listen)
         if ports.setdefault(bank.port, code) != code:
             raise Misconfigured(
                 f"port {bank.port} for bank {code} is bank {ports[bank.port]}'s already; choose another --base-port"
             )
-        listed.setdefault(code, {"code": code, "name": bank.name, "url": bank.url, "public_keys": [public_key]})
+        url = where.url(place + 1, code, bank.port)
+        listed.setdefault(code, {"code": code, "name": bank.name, "url": url, "public_keys": [public_key]})
     document = {"banks": [listed[code] for code in sorted(listed)]}
     _replace(data_dir / "network.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", 0o644)
     return load(data_dir)
@@ -160,7 +193,7 @@ def name_of(place: int) -> str:
     return f"{NAMES[index]}-{again + 1}" if again else NAMES[index]
 
 
-def _make_bank(directory: Path, code: str, name: str, port: int) -> tuple[LocalBank, str]:
+def _make_bank(directory: Path, code: str, name: str, port: int, listen: str) -> tuple[LocalBank, str]:
     """The bank of *directory* and its public key; whatever of its files is missing is made, what is there stays."""
     directory.mkdir(mode=0o700, exist_ok=True)
     key_file, env_file = directory / "key.pem", directory / "bank.env"
@@ -169,7 +202,7 @@ def _make_bank(directory: Path, code: str, name: str, port: int) -> tuple[LocalB
         lines = _ENV.format(
             code=code,
             name=name,
-            host=HOST,
+            host=listen,
             port=port,
             token_secret=secrets.token_hex(32),
             operator_password=secrets.token_hex(16),
