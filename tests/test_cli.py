@@ -45,7 +45,8 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     )
     said = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True).stdout
 
-    assert all(command in said for command in ("network", "serve", "up", "demo", "freeze", "start"))
+    named = ("network", "serve", "up", "demo", "compose", "freeze", "start", "trace", "transfer")
+    assert all(command in said for command in named)
     assert said.endswith("[]\n")
 
 

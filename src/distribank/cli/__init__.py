@@ -3,8 +3,8 @@
 A breakage is one clear line on stderr and exit status 1; a mistyped command is exit status 2. Everything heavy
 (FastAPI, the store, cryptography) is imported by the subcommand that needs it, so that ``--help`` is quick.
 
-This module has the commands that run banks. Those that talk to running banks have modules of their own, one for each
-purpose, each with the ``typer`` commands and nothing else; ``app`` takes them in at the end.
+This module has the commands that run banks. All others have modules of their own, one for each purpose, each with the
+``typer`` commands and nothing else; ``app`` takes them in at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import breaking, following
+from distribank.cli import breaking, composing, following
 
 DEFAULT_DATA_DIR: Final = Path("data")
 
@@ -59,16 +59,32 @@ def _root(
 @network.command("init")
 def network_init(
     banks: Banks,
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where the files go; may exist.")],
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Where the files go; may exist.")
+    ],
     base_port: BasePort = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST", help="Where new banks listen; 127.0.0.1 if not said.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="URL",
+            help="Where others reach a new bank, such as http://bank-{number:03}:{port}; http://127.0.0.1:{port} "
+            "if not said.",
+        ),
+    ] = None,
 ) -> None:
     """Write the network file, and per bank its settings, secrets and key. Banks that exist are kept as they are."""
-    from distribank.network.layout import init
+    from distribank.network.layout import ADDRESS, HOST, Place, init
     from distribank.network.showing import own_command
 
-    made = init(data_dir, banks, base_port)
+    made = init(data_dir, banks, base_port, Place(listen or HOST, address or ADDRESS))
     for bank in made:
         typer.echo(f"{bank.code}  {bank.name:<12}  {bank.url}  {bank.env_file}")
+    if address:  # they are to run elsewhere, by whatever made that address
+        return
     typer.echo(f"\nStart one with:  {own_command('serve', '--env-file', str(made[0].env_file))}")
     typer.echo(f"or all with:     {own_command('up', '--banks', str(len(made)), '--data-dir', str(data_dir))}")
 
@@ -125,3 +141,4 @@ def demo(
 
 app.add_typer(breaking.app)
 app.add_typer(following.app)
+composing.add_to(app)

@@ -1,0 +1,185 @@
+"""The compose file: every bank of a network as a service of its own, as text.
+
+Bank *k* is the service and the container ``bank-00k``, with one volume and one fixed port. All banks stand in the file;
+the profile ``banks-<n>`` starts the first *n*. One service, ``network-init``, writes keys, settings and the network
+file before any bank starts; nothing here holds a secret. Only text is made here: no engine is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from distribank.breakages import Misconfigured
+from distribank.config import PREFIX, Settings
+from distribank.network.layout import DEFAULT_BASE_PORT, FIRST, MAX_BANKS
+
+FEWEST: Final = 2
+"""Banks without a profile: they always run, and the client's example needs both."""
+
+OWN: Final = frozenset(
+    {
+        "bank_code",
+        "bank_name",
+        "host",
+        "port",
+        "database_url",
+        "network_file",
+        "private_key_file",
+        "token_secret",
+        "operator_password",
+    }
+)
+"""Settings that each bank has for itself, in the env file on its volume; such a value in the environment of
+``docker compose`` reaches no bank. The others are shared, through that environment.
+"""
+
+_FILE: Final = """\
+# Made by `distribank compose --banks {banks}`; change that command, not this file. A test compares the two.
+#
+#   cp .env.example .env && BANKS=6 docker compose up
+#
+# Containers are called as their services, so that `docker kill bank-002`, `docker pause bank-002` and
+# `docker network disconnect distribank bank-002` say what they mean, and a bank that is connected again has its name.
+
+name: distribank
+
+x-image: &image
+  image: ${{IMAGE:-distribank:local}}
+  pull_policy: never # network-init builds it
+  init: true
+  read_only: true
+  tmpfs: [/tmp]
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  restart: "no" # a bank that was killed stays dead until somebody starts it
+  networks: [banks]
+
+x-bank: &bank
+  <<: *image
+  stop_grace_period: 15s # a bank has drained within 10
+  depends_on:
+    network-init: {{condition: service_completed_successfully}}
+  labels: &labels
+    # A bank reads the network file when it starts: another number of banks makes all of them anew.
+    distribank.banks: "${{BANKS:-{fewest}}}"
+  environment:
+{shared}
+
+x-check: &check
+  interval: 5s
+  timeout: 4s
+  retries: 3
+  start_period: 30s
+
+services:
+  network-init:
+    <<: *image
+    pull_policy: missing
+    build:
+      context: ..
+      dockerfile: compose/Dockerfile
+      args:
+        BASE_IMAGE: ${{BASE_IMAGE:-python:3.13-slim-bookworm}}
+        WHEELHOUSE: ${{WHEELHOUSE:-}}
+    networks: []
+    network_mode: none
+    environment: {{BANKS: "${{BANKS:-{fewest}}}"}}
+    entrypoint: [sh, -c]
+    command:
+      - >-
+        if ! [ "$$BANKS" -ge {fewest} ] 2>/dev/null || ! [ "$$BANKS" -le {banks} ];
+        then echo "BANKS must be {fewest} to {banks}; for more: distribank compose --banks N --output FILE" >&2;
+        exit 2; fi;
+        exec distribank network init --banks "$$BANKS" --data-dir /data --base-port {port}
+        --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}'
+    volumes:
+      - network:/data
+{all_volumes}
+
+  client: # docker compose run --rm client
+    <<: *image
+    profiles: [client]
+    depends_on:
+      bank-001: {{condition: service_healthy}}
+      bank-002: {{condition: service_healthy}}
+    environment: {{NO_PROXY: "*"}}
+    entrypoint: [python, /opt/examples/first_transfer.py, "http://bank-001:{port}", "http://bank-002:{second_port}"]
+
+{services}
+networks:
+  banks:
+    name: distribank
+
+volumes:
+  network: # the network file, which is no secret; written by network-init alone
+{volumes}
+"""
+
+_BANK: Final = """\
+  {name}:
+    <<: *bank
+    container_name: {name}
+{profiles}    command: [serve, --env-file, /data/{code}/bank.env]
+    ports: ["${{PUBLISH:-127.0.0.1}}:{port}:{port}"]
+    volumes: ["network:/data:ro", "{name}:/data/{code}"]
+    healthcheck:
+      <<: *check
+      test: [CMD, python, -c, "{check}"]
+"""
+
+_CHECK: Final = (
+    "import http.client as h; c = h.HTTPConnection('127.0.0.1', {port}, timeout=3); c.request('GET', '/readyz'); "
+    "raise SystemExit(c.getresponse().status != 200)"
+)
+"""``http.client`` looks at no proxy variables."""
+
+
+def compose_file(banks: int) -> str:
+    """The compose file for at most *banks* banks; ``Misconfigured`` if a network cannot have so many."""
+    if not FEWEST <= banks <= MAX_BANKS:
+        raise Misconfigured(f"a compose file holds {FEWEST} to {MAX_BANKS} banks, not {banks}")
+    numbers = range(1, banks + 1)
+    return _FILE.format(
+        banks=banks,
+        fewest=FEWEST,
+        port=_port(1),
+        second_port=_port(2),
+        shared="\n".join(_shared()),
+        all_volumes="\n".join(f"      - {_name(number)}:/data/{_code(number)}" for number in numbers),
+        services="\n".join(_bank(number, banks) for number in numbers),
+        volumes="\n".join(f"  {_name(number)}:" for number in numbers),
+    )
+
+
+def _bank(number: int, banks: int) -> str:
+    profiles = [f"banks-{count}" for count in range(number, banks + 1)] if number > FEWEST else []
+    return _BANK.format(
+        name=_name(number),
+        code=_code(number),
+        port=_port(number),
+        profiles=f"    profiles: [{', '.join(profiles)}]\n" if profiles else "",
+        check=_CHECK.format(port=_port(number)),
+    )
+
+
+def _shared() -> list[str]:
+    """A line per setting that banks have in common. One without a default is passed on only where it is set."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        if name not in OWN:
+            variable = PREFIX + name.upper()
+            value = "" if field.default is None else f" ${{{variable}:-{field.default}}}"
+            lines.append(f"    {variable}:{value}")
+    return lines
+
+
+def _name(number: int) -> str:
+    return f"bank-{number:03}"
+
+
+def _code(number: int) -> str:
+    return str(int(FIRST) + number - 1)
+
+
+def _port(number: int) -> int:
+    return DEFAULT_BASE_PORT + number - 1

