@@ -8,10 +8,10 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check lint types format constraints clean
+.PHONY: help demo up test test-compose check lint types format constraints clean
 
 help:  ## Say what can be made.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(VENV)/.installed  ## Tell the whole story on four real banks.
 	@$(RUN) distribank demo $(ARGS)
@@ -21,6 +21,9 @@ up: $(VENV)/.installed  ## Run four banks until Ctrl-C.
 
 test: $(VENV)/.installed-dev  ## Run the tests.
 	@$(RUN) pytest $(ARGS)
+
+test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Docker and Compose v2.
+	@$(RUN) pytest -s -rs tests/compose/containers.py $(ARGS)
 
 check: lint types  ## Run what else has to pass: lint, types.
 
@@ -35,10 +38,14 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	@$(RUN) ruff check --fix
 	@$(RUN) ruff format
 
-constraints:  ## Make constraints.txt anew, with the newest versions; needs uv.
+constraints:  ## Make constraints.txt and compose/requirements.txt anew, with the newest versions; needs uv.
 	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
+	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes -c constraints.txt \
+		pyproject.toml; } > compose/requirements.new
+	@mv compose/requirements.new compose/requirements.txt
 
 clean:  ## Remove the environment and what tools have left behind. Banks' data stay.
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
