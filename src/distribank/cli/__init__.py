@@ -18,6 +18,7 @@ import typer
 from distribank import __version__
 from distribank.breakages import Breakage
 from distribank.cli import breaking, composing, following
+from distribank.cli import people as people_of_a_network
 
 DEFAULT_DATA_DIR: Final = Path("data")
 
@@ -108,7 +109,9 @@ def serve(
 @app.command()
 def up(
     banks: Banks = 4,
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Made if need be, and kept.")] = DEFAULT_DATA_DIR,
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Made if need be, and kept.")
+    ] = DEFAULT_DATA_DIR,
     base_port: BasePort = None,
     vote_deadline: Annotated[
         float | None,
@@ -116,11 +119,15 @@ def up(
             "--vote-deadline", min=1, max=120, help="Seconds that coordinators wait for votes; 2 if not said."
         ),
     ] = None,
+    people: Annotated[
+        bool,
+        typer.Option("--people", envvar="DISTRIBANK_PEOPLE", help="Bring people, and print a transfer to paste."),
+    ] = False,
 ) -> None:
     """Run a network of banks on this machine until Ctrl-C; their data is kept."""
     from distribank.network.showing import up as run_all
 
-    raise typer.Exit(run_all(data_dir, banks, base_port, vote_deadline))
+    raise typer.Exit(run_all(data_dir, banks, base_port, vote_deadline, people))
 
 
 @app.command()
@@ -142,3 +149,4 @@ def demo(
 app.add_typer(breaking.app)
 app.add_typer(following.app)
 composing.add_to(app)
+app.add_typer(people_of_a_network.app)

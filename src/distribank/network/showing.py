@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -27,6 +28,7 @@ from distribank.breakages import Breakage
 from distribank.network.breaking import UP_LOCK
 from distribank.network.figures import Figures, follow
 from distribank.network.layout import DEFAULT_BASE_PORT, LocalBank, init, load
+from distribank.network.people import password_given, seed
 from distribank.network.pids import is_frozen, locked
 from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
 
@@ -37,13 +39,15 @@ ENDED: Final = "ended"
 """How the state begins of a bank that nobody runs."""
 
 
-def up(data_dir: Path, banks: int, base_port: int | None, vote_deadline: float | None = None) -> int:
+def up(
+    data_dir: Path, banks: int, base_port: int | None, vote_deadline: float | None = None, people: bool = False
+) -> int:
     """Run every bank of *data_dir*, made if need be, until SIGINT or SIGTERM; the exit status. Data are kept.
 
-    *vote_deadline*, in seconds, goes before what the banks' settings say.
+    *vote_deadline*, in seconds, goes before what the banks' settings say. With *people*, there are some (``people``).
     """
     env = {} if vote_deadline is None else {"DISTRIBANK_VOTE_DEADLINE": str(vote_deadline)}
-    return asyncio.run(_up(console(), data_dir, banks, base_port, env))
+    return asyncio.run(_up(console(), data_dir, banks, base_port, env, people))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -97,7 +101,9 @@ def cancel_on_signals() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def _up(console: Console, data_dir: Path, banks: int, base_port: int | None, env: dict[str, str]) -> int:
+async def _up(
+    console: Console, data_dir: Path, banks: int, base_port: int | None, env: dict[str, str], people: bool
+) -> int:
     cancel_on_signals()
     processes = [BankProcess(bank, env) for bank in make_network(console, data_dir, banks, base_port)]
     with locked(data_dir / UP_LOCK, f"another  distribank up  runs on {data_dir}: stop it there first, with Ctrl-C"):
@@ -106,13 +112,27 @@ async def _up(console: Console, data_dir: Path, banks: int, base_port: int | Non
                 process.bank.start_file.unlink(missing_ok=True)
             with waiting(console, f"starting {len(processes)} banks"):
                 await start_all(processes)
-            console.print(_what_next(data_dir, processes), markup=False)
+            if people:
+                await _bring_people(console, data_dir)
+            console.print(_what_next(data_dir, processes, people), markup=False)
             await _watch(console, processes)
         except asyncio.CancelledError:
             console.print(f"stopping; the banks' data are in {data_dir}")
         finally:
             await stop_all(processes)
     return 0
+
+
+async def _bring_people(console: Console, data_dir: Path) -> None:
+    """Seed the network; if that cannot be, say why: the banks run on."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    try:
+        await seed(data_dir, say, password=password_given(dict(os.environ)))
+    except Breakage as breakage:
+        say(f"There are no people, or not all of them: {breakage}")
 
 
 async def _watch(console: Console, processes: list[BankProcess]) -> None:
@@ -205,10 +225,12 @@ def _print_changes(console: Console, processes: list[BankProcess], seen: list[st
                 console.print(_again(process), markup=False)
 
 
-def _what_next(data_dir: Path, processes: list[BankProcess]) -> str:
+def _what_next(data_dir: Path, processes: list[BankProcess], people: bool) -> str:
     """The exact next command, and how to end."""
     bank = processes[0].bank
     person = '{"name": "Maria da Silva", "cpf": "529.982.247-25", "password": "correct-horse-battery"}'
     command = f"curl -s {bank.url}/v1/holders -H 'Content-Type: application/json' -d '{person}'"
     secrets = f"The operator's password of each bank is in {data_dir}/<bank>/bank.env. Ctrl-C stops all banks."
+    if people:
+        return f"{secrets}\n"
     return f"Register a first holder, in another terminal:\n\n  {command}\n\n{secrets}\n"
