@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose check lint types format constraints clean
+.PHONY: help demo up test test-browser test-compose screenshots check lint types format constraints clean
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +25,12 @@ test: $(VENV)/.installed-dev  ## Run the tests.
 test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Docker and Compose v2.
 	@$(RUN) pytest -s -rs tests/compose/containers.py $(ARGS)
 
+test-browser: $(VENV)/.installed-browser  ## Drive /docs in the chromium or Chrome that is installed, on two real banks.
+	@$(RUN) pytest tests/browser -rs $(ARGS)
+
+screenshots: $(VENV)/.installed-browser  ## The same, and keep the README's pictures in docs/images.
+	@$(RUN) pytest tests/browser -rs --screenshots docs/images
+
 check: lint types  ## Run what else has to pass: lint, types.
 
 lint: $(VENV)/.installed-dev  ## Look for mistakes and for formatting.
@@ -39,8 +45,8 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	@$(RUN) ruff format
 
 constraints:  ## Make constraints.txt and compose/requirements.txt anew, with the newest versions; needs uv.
-	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header \
-		--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
+	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
 	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes -c constraints.txt \
@@ -60,6 +66,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what the banks and their tests need, into $(VENV) …"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-browser: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the banks, their tests and the browser's driver need, into $(VENV) …"
+	@$(PIP) install -c constraints.txt -e '.[dev,browser]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "DistriBank needs Python 3.11 or newer; python3 here is" \
