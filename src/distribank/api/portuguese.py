@@ -69,6 +69,20 @@ TITLES: Final[dict[str, str]] = {
 """Each code's title. A code of which there is none here keeps its English one."""
 
 SENTENCES: Final[dict[str, str]] = {
+    # An operator's last resort
+    "this bank coordinates it and its database was restored: only a participant's part can be forced": (
+        "este banco a coordena e seu banco de dados foi restaurado: só a parte de um participante pode ser forçada"
+    ),
+    "this bank coordinates it and its outcome is decided: there is nothing to guess": (
+        "este banco a coordena e o resultado já está decidido: não há o que adivinhar"
+    ),
+    "an operator has forced this part already: its entries are posted, or its holds released": (
+        "um operador já forçou esta parte: os lançamentos foram feitos, ou os bloqueios liberados"
+    ),
+    "its outcome has just become known: there is nothing left to force": (
+        "o resultado acaba de ser conhecido: não há mais o que forçar"
+    ),
+    "this part is not in doubt": "esta parte não está em dúvida",
     # Sign-in and authority
     "send a token from POST /v1/token: `Authorization: Bearer …`": (
         "envie um token obtido em POST /v1/token: `Authorization: Bearer …`"

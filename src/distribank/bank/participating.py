@@ -95,11 +95,11 @@ class Participating:
         known = await self._store.get(Transaction, transaction)
         assert known is not None, f"{transaction} is not known here"
         if known.role is Role.COORDINATOR:
-            return Refusal(Code.NOT_RESOLVABLE, _why_not_coordinated(known), self._rhythm.code)
+            return _coordinated(known)
         step = await self._resolve(transaction, Event.RESOLVE, force=(verdict, reason))
         await self._store.flushed()
         if isinstance(step.answer, Refused):
-            return Refusal(Code.NOT_RESOLVABLE, _why_not_forced(step.transaction), self._rhythm.code)
+            return _not_in_doubt(step.transaction)
         heuristic = await self._store.get(Heuristic, transaction)
         assert heuristic is not None, f"what was forced of {transaction} vanished"
         return heuristic
@@ -239,16 +239,20 @@ class Participating:
         return await self._store.get(Heuristic, known.id) if known and known.state in FORCED else None
 
 
-def _why_not_coordinated(known: Transaction) -> str:
+def _coordinated(known: Transaction) -> Refusal:
     if known.state is State.PREPARING:
-        return "this bank coordinates it and its database was restored: only a participant's part can be forced"
-    return "this bank coordinates it and its outcome is decided: there is nothing to guess"
+        detail = "this bank coordinates it and its database was restored: only a participant's part can be forced"
+    else:
+        detail = "this bank coordinates it and its outcome is decided: there is nothing to guess"
+    return Refusal(Code.NOT_RESOLVABLE, detail, known.coordinator)
 
 
-def _why_not_forced(known: Transaction | None) -> str:
+def _not_in_doubt(known: Transaction | None) -> Refusal:
     if known is not None and known.state in FORCED:
-        return "an operator has forced this part already: its entries are posted, or its holds released"
-    return "its outcome has just become known: there is nothing left to force"
+        detail = "an operator has forced this part already: its entries are posted, or its holds released"
+    else:
+        detail = "its outcome has just become known: there is nothing left to force"
+    return Refusal(Code.NOT_RESOLVABLE, detail)
 
 
 def _accounts_of(known: Transaction | None) -> list[str]:
