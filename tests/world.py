@@ -276,7 +276,7 @@ class World:
 
     async def check_books(self) -> int:
         """Every bank's books, alone and against each other; the network's customers' money in centavos."""
-        total = cash = 0
+        total = cash = suspense = 0
         positions: dict[tuple[str, str], int] = {}
         for code, store in self.stores.items():
             await store.flushed()
@@ -285,12 +285,13 @@ class World:
             assert counted.customers + sum(counted.books.values()) == 0, f"the books of {code} do not balance"
             total += counted.customers
             cash += counted.books.get("cash", 0)
+            suspense += counted.books.get("suspense", 0)
             for book, amount in counted.books.items():
                 if book.startswith("position:"):
                     positions[code, book.removeprefix("position:")] = amount
         for (a, b), amount in positions.items():
             assert amount + positions.get((b, a), 0) == 0, f"{a} and {b} do not agree on what one owes the other"
-        assert total == -cash
+        assert total + suspense == -cash
         return total
 
 
