@@ -1,4 +1,4 @@
-"""The operator's view: what is in doubt, what banks owe each other, the books, the metrics."""
+"""The operator's view: what is in doubt and what was forced, what banks owe each other, the books, the metrics."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from distribank.api import answers, views
 from distribank.api.answering import answer
 from distribank.api.docs import SIGN_IN, problems
 from distribank.api.edge import bank_of, bearer_token, edge_of
-from distribank.api.problems import Problem
+from distribank.api.orders import ResolveOrder
+from distribank.api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
+from distribank.api.problems import Problem, refused
 from distribank.api.routes import OperatorRoute, Route, router
 from distribank.api.tokens import Authority
 from distribank.api.transfers import is_id
+from distribank.core.heuristics import Verdict
+from distribank.core.refusals import Refusal
 
 operator = router("Operator", OperatorRoute)
 scraping = router("Operator", Route)
@@ -46,6 +50,44 @@ async def inquire(request: Request, transfer_id: str) -> Response:
     if doubt is None:
         return answer({**views.in_doubt(before), "in_doubt": False, "why": "settled just now: not in doubt any more"})
     return answer(views.in_doubt(doubt))
+
+
+@operator.post(
+    "/v1/operator/in-doubt/{transfer_id}/resolve",
+    response_model=answers.Heuristic,
+    responses=problems(
+        {
+            404: "`not_found`: not in doubt here",
+            409: "`not_resolvable`: in doubt, but not a prepared participant's part",
+        }
+    ),
+    summary="Force an outcome",
+)
+async def resolve(request: Request, transfer_id: str, order: ResolveOrder) -> Response:
+    """The last resort, where nobody who knows the outcome will ever answer: this bank's part is committed or aborted
+    on the operator's word. To other banks it stays undecided, and they are still asked; if the truth arrives and
+    differs, the books are corrected by new entries and the damage is listed.
+    """
+    bank = bank_of(request)
+    doubt = await bank.reading.doubt_about(transfer_id) if is_id(transfer_id) else None
+    if doubt is None:
+        raise Problem("not_found", "no such transaction is in doubt here")
+    forced = await bank.participating.force(transfer_id, Verdict(order.decision), order.reason)
+    if isinstance(forced, Refusal):
+        raise refused(forced, transfer_id=transfer_id)
+    return answer(views.heuristic(forced))
+
+
+@operator.get(
+    "/v1/operator/heuristics",
+    response_model=answers.Page[answers.Heuristic],
+    responses=problems({422: "`invalid_cursor`, `invalid_request`"}),
+    summary="What was forced",
+)
+async def heuristics(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+    """Every outcome that an operator forced here, newest first, each with the truth and the damage once known."""
+    rows = await bank_of(request).reading.heuristics(limit + 1, after(cursor, int, str))
+    return answer(page(rows, limit, views.heuristic, lambda row: (row.decided_at, row.transaction)))
 
 
 @operator.get("/v1/operator/positions", response_model=answers.Items[answers.Position], summary="Positions")

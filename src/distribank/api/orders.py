@@ -20,6 +20,7 @@ from distribank.core.documents import (
     parse_cnpj,
     parse_cpf,
 )
+from distribank.core.heuristics import MAX_REASON
 from distribank.core.money import AMOUNT_PATTERN, parse_amount
 from distribank.core.transfer import MAX_DESCRIPTION, Direction, Leg
 
@@ -278,6 +279,24 @@ class ConsentOrder(Order):
     max_per_transfer: Amount
     max_total: Amount | None = Field(default=None, description="The ceiling of all its debits together, in BRL.")
     expires_at: Moment
+
+
+class ResolveOrder(Order):
+    """An outcome to force."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"decision": "abort", "reason": "the coordinator's disk is lost, and so is its backup"}]
+        }
+    )
+
+    decision: Literal["commit", "abort"] = Field(description="What this bank is to take for the outcome.")
+    reason: str = Field(
+        min_length=1,
+        max_length=MAX_REASON,
+        pattern=_READABLE,
+        description="Why; it is kept, and everyone who audits the bank reads it. At most 500 characters.",
+    )
 
 
 class TokenForm(BaseModel):
