@@ -6,6 +6,7 @@ and started again in between.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -219,6 +220,28 @@ async def test_nothing_is_forced_twice_nor_at_the_coordinator() -> None:
             assert again.code is Code.NOT_RESOLVABLE
             assert net.banks[code].bank.metrics.alarms._value.get() == before
         assert await in_state(net, B, ordered.id, State.FORCED_COMMIT)
+
+
+@pytest.mark.parametrize("late", range(4))
+async def test_an_operator_and_the_truth_at_the_same_moment_settle_it_once(late: int) -> None:
+    async with world(2, vote_deadline=0.3) as net:
+        ordered, theirs = await in_doubt(net, Verdict.COMMIT, 30)
+
+        async def force() -> Heuristic | Refusal:
+            for _ in range(late):
+                await asyncio.sleep(0)
+            return await net.banks[B].bank.participating.force(ordered.id, Verdict.ABORT, "the coordinator is gone")
+
+        made, _ = await asyncio.gather(force(), told_by_message(net, ordered, Verdict.COMMIT))
+        net.calm()
+        await net.settle(ordered.id)
+        assert await net.balance(B, theirs) == (130, 130)
+        kept = await net.stores[B].get(Heuristic, ordered.id)
+        assert (kept is None) is isinstance(made, Refusal)
+        if isinstance(made, Refusal):
+            assert made.detail.startswith("its outcome has just become known")
+            assert net.banks[B].bank.metrics.alarms._value.get() == 0
+        await net.check_books()
 
 
 async def test_a_forced_part_is_counted_until_the_truth_is_known() -> None:

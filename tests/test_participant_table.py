@@ -16,6 +16,7 @@ from distribank.core.clock import CLOCK_BOUND_MS, stamp_at
 from distribank.core.consents import Consent, ConsentUse
 from distribank.core.heuristics import AccountDamage, Damage, Heuristic, Verdict
 from distribank.core.ledger import Book, Entry, EntryKind, HoldState, Ledger
+from distribank.core.money import MAX_BALANCE
 from distribank.core.participant import TABLE, Event, Situation
 from distribank.core.protocol import (
     MAX_VOTE_BY_AHEAD_MS,
@@ -796,6 +797,14 @@ def test_a_consent_that_was_given_back_is_used_again_as_far_as_it_reaches() -> N
     assert [c.used for c in rows(step, Consent)] == [1000]
     step = learn(Verdict.ABORT, Event.COMMIT, consents=(consent(used=900, max_total=None),))
     assert [c.used for c in rows(step, Consent)] == [1100]
+
+
+def test_an_account_that_is_full_takes_what_it_may_hold_and_the_rest_waits_in_suspense() -> None:
+    """A pending credit counts: its hold promises that it can be posted."""
+    full = forced_ledger(Verdict.COMMIT, posted=MAX_BALANCE - 80, incoming=50)
+    step = learn(Verdict.COMMIT, Event.ABORT, ledger=full)
+    assert entries(step) == [(ANA_THERE, 30, stamp(20))]
+    assert book_entries(step) == [(f"position:{A}", -200, stamp(20)), (SUSPENSE, 170, stamp(20))]
 
 
 def test_legs_that_cancel_out_on_an_account_need_no_correction() -> None:
