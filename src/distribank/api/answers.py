@@ -263,6 +263,30 @@ class Consent(Answer):
     revoked_at: Time | None = Field(default=None, description="When it was revoked, if it was.")
 
 
+class LinkedAccount(Answer):
+    """An account at another bank, and a consent that lets this bank order debits on it."""
+
+    bank: Bank
+    bank_name: str = Field(description="The bank's name for people.")
+    account: Number
+    type: Literal["individual", "joint", "business"]
+    status: Literal["online", "offline"] = Field(description="Whether its bank answered; balances are then known.")
+    posted_balance: Money | None = Field(default=None, description="The sum of its entries, in BRL.")
+    available_balance: Money | None = Field(default=None, description="The same less what is held, in BRL.")
+    consent_id: str = Field(description="The consent's id at that bank.")
+    max_per_transfer: Money = Field(description="The ceiling of one transfer, in BRL.")
+    max_total: Money | None = Field(description="The ceiling of all of them together, in BRL; null for none.")
+    used: Money = Field(description="What was debited by it, or is voted on, in BRL.")
+    expires_at: Time
+
+
+class LinkedAccounts(Answer):
+    """What the holder lets this bank draw on elsewhere."""
+
+    items: list[LinkedAccount] = Field(description="By bank; an account stands once for each consent on it.")
+    offline: list[Bank] = Field(description="Banks that did not answer within 2 s: what is there is not known.")
+
+
 class Peer(Answer):
     """Another bank of the network as this one finds it."""
 

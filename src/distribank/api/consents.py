@@ -1,4 +1,4 @@
-"""Consents: what another bank may debit here for the holder who gave it."""
+"""Consents: what another bank may debit here for the holder who gave it; and what this bank may debit elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from distribank.api import answers, views
 from distribank.api.answering import answer
 from distribank.api.docs import problems
-from distribank.api.edge import edge_of, holder_of
+from distribank.api.edge import bank_of, edge_of, holder_of
 from distribank.api.orders import ConsentOrder
 from distribank.api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from distribank.api.problems import Problem, refused
@@ -75,3 +75,14 @@ async def revoke(request: Request, consent_id: str) -> Response:
     if consent is None:
         raise Problem("not_found", "there is no such consent, or it is another holder's")
     return answer(views.consent(consent, edge.wall_ms()))
+
+
+@consents.get("/v1/linked-accounts", response_model=answers.LinkedAccounts, summary="My accounts at other banks")
+async def linked_accounts(request: Request) -> Response:
+    """Those on which the holder's consents, given there, let this bank order debits. Every bank is asked now.
+
+    A bank that does not answer within 2 s stands in `offline`: what the holder has there is not known here.
+    """
+    bank = bank_of(request)
+    names = {peer.bank: peer.name for peer in bank.peers.views()}
+    return answer(views.linked(await bank.following.linked(holder_of(request).cpf), names))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, get_args
 
 from distribank.api.answers import Json, TransferStatus
 from distribank.api.times import format_ms
-from distribank.bank import BatchResult, InDoubt
+from distribank.bank import BatchResult, InDoubt, Linked
 from distribank.core import consents as permissions
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
@@ -146,6 +146,29 @@ def consent(row: Consent, wall_ms: int) -> Json:
     if row.revoked_at is not None:
         view["revoked_at"] = format_ms(row.revoked_at)
     return view
+
+
+def linked(found: Linked, names: Mapping[str, str]) -> Json:
+    """Accounts at other banks, each once per consent, and the banks that did not answer. *names* has every bank's."""
+    items = [
+        {
+            "bank": bank,
+            "bank_name": names.get(bank, bank),
+            "account": row.account,
+            "type": row.type.value,
+            "status": "online",
+            "posted_balance": format_amount(row.posted),
+            "available_balance": format_amount(row.available),
+            "consent_id": row.consent_id,
+            "max_per_transfer": format_amount(row.max_per_transfer),
+            "max_total": None if row.max_total is None else format_amount(row.max_total),
+            "used": format_amount(row.used),
+            "expires_at": format_ms(row.expires_at),
+        }
+        for bank, rows in sorted(found.accounts.items())
+        for row in rows
+    ]
+    return {"items": items, "offline": found.offline}
 
 
 def _account_holder(holder: AccountHolder) -> Json:

@@ -22,7 +22,7 @@ from typing import Any
 from distribank.bank.batching import Batching, BatchResult
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
-from distribank.bank.following import Following, Reply, Trace
+from distribank.bank.following import Following, Linked, Reply, Trace
 from distribank.bank.metrics import Metrics
 from distribank.bank.ordering import KeyName, Ordering, TransferResult
 from distribank.bank.participating import Participating
@@ -32,7 +32,18 @@ from distribank.bank.tasks import Tasks
 from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
 from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
 
-__all__ = ["Approval", "Bank", "BatchResult", "CashResult", "InDoubt", "KeyName", "Reply", "Trace", "TransferResult"]
+__all__ = [
+    "Approval",
+    "Bank",
+    "BatchResult",
+    "CashResult",
+    "InDoubt",
+    "KeyName",
+    "Linked",
+    "Reply",
+    "Trace",
+    "TransferResult",
+]
 
 
 class Bank:

@@ -1,4 +1,4 @@
-"""What this bank asks others to show: where a transaction stands everywhere.
+"""What this bank asks others to show: where a transaction stands, and what a person has elsewhere.
 
 A bank that does not answer within ``PATIENCE_S`` is named as one that did not; nothing waits longer for it. Nothing
 here changes anything, here or elsewhere.
@@ -15,7 +15,17 @@ from typing import Final
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.showing import Showing
 from distribank.breakages import Unreachable
-from distribank.core.protocol import Answer, Log, Message, Record, ShowLog, Transaction
+from distribank.core.protocol import (
+    Accounts,
+    Answer,
+    LinkedAccount,
+    Log,
+    Message,
+    Record,
+    ShowAccounts,
+    ShowLog,
+    Transaction,
+)
 from distribank.ports import Peers
 
 PATIENCE_S: Final = 2.0
@@ -41,6 +51,14 @@ class Trace:
     replies: dict[str, Reply]
 
 
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What a person lets this bank draw on, by bank; *offline* are the banks of which that is not known now."""
+
+    accounts: dict[str, tuple[LinkedAccount, ...]]
+    offline: list[str]
+
+
 class Following:
     """The questions of one bank to its peers."""
 
@@ -60,6 +78,13 @@ class Following:
             else:
                 replies[bank] = said if isinstance(said, Reply) else Reply.SILENT
         return Trace(known, logs, replies)
+
+    async def linked(self, holder_cpf: str) -> Linked:
+        """The accounts at every other bank on which this person has an active consent to this bank."""
+        peers = sorted(peer.bank for peer in self._peers.views())
+        said = await self.ask_all({bank: ShowAccounts(holder_cpf) for bank in peers})
+        accounts = {bank: answer.accounts for bank, answer in said.items() if isinstance(answer, Accounts)}
+        return Linked(accounts, [bank for bank in peers if bank not in accounts])
 
     async def ask_all(self, questions: Mapping[str, Message]) -> dict[str, Answer | Reply]:
         """Ask every bank at once; each one's answer or, after ``PATIENCE_S`` at the latest, why there is none."""
