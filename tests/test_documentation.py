@@ -145,6 +145,10 @@ async def test_the_examples_work_when_pasted(bank: Hall) -> None:
         answer = await client.post(path, json=example(model), headers=bank.keyed(who))
         assert answer.status_code == 201, f"{path}: {answer.text}"
         assert "aborted" not in answer.text
+    planned = await client.post("/v1/transfers/plan", json=example("PlanOrder"), headers=who)
+    assert planned.status_code == 200, planned.text
+    ordered = await client.post("/v1/transfers", json=planned.json(), headers=bank.keyed(who))
+    assert ordered.status_code == 201, ordered.text
 
 
 async def test_the_page_loads_everything_from_here(bank: Hall) -> None:

@@ -188,6 +188,14 @@ class Transfer(Answer):
     completed_at: Time | None = Field(default=None, description="When this bank had nothing more to do for it.")
 
 
+class Plan(Answer):
+    """A transfer that could be ordered as it stands here."""
+
+    debits: list[Leg]
+    credits: list[Leg]
+    description: str | None = Field(default=None, description="As it was given.")
+
+
 class TraceLine(Answer):
     """One record of one bank's log."""
 

@@ -22,7 +22,7 @@ from distribank.core.documents import (
 )
 from distribank.core.heuristics import MAX_REASON
 from distribank.core.money import AMOUNT_PATTERN, parse_amount
-from distribank.core.transfer import MAX_DESCRIPTION, Direction, Leg
+from distribank.core.transfer import MAX_DESCRIPTION, MAX_LEGS, Direction, Leg
 
 MAX_PASSWORD: Final = 1_024
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
@@ -42,6 +42,10 @@ def _amount(value: object) -> int:
     return parse_amount(value)
 
 
+def _kept(value: object) -> int:
+    return 0 if value == "0.00" else _amount(value)
+
+
 def _moment(value: object) -> int:
     if not isinstance(value, str):
         raise ValueError("a time is a string such as 2026-11-23T12:00:00Z")
@@ -56,6 +60,11 @@ Amount = Annotated[
     int,
     PlainValidator(_amount),
     _schema(pattern=AMOUNT_PATTERN, description="BRL, as a decimal string greater than zero.", examples=["150.00"]),
+]
+KeptAmount = Annotated[
+    int,
+    PlainValidator(_kept),
+    _schema(pattern=AMOUNT_PATTERN, description="BRL, as a decimal string; may be zero.", examples=["0.00"]),
 ]
 AccountNumber = Annotated[
     str,
@@ -222,6 +231,51 @@ class TransferOrder(Order):
             Leg(number, leg.bank or bank, leg.account, direction, leg.amount)
             for number, (direction, leg) in enumerate(sides, start=1)
         )
+
+
+class AccountName(Order):
+    """An account, by its bank and its number."""
+
+    bank: BankCode | None = Field(default=None, description="The account's bank; left out, it is this bank.")
+    account: AccountNumber
+
+    def name(self, bank: str) -> tuple[str, str]:
+        """Bank and number, *bank* where none is named."""
+        return self.bank or bank, self.account
+
+
+class KeptOrder(AccountName):
+    """What is to stay on one account."""
+
+    amount: KeptAmount
+
+
+class PlanOrder(Order):
+    """An amount and where it is to go; where it comes from is what is asked."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"amount": "50.00", "to": {"bank": "99990002", "account": "00000001-9"}, "keep": "10.00"}]
+        }
+    )
+
+    amount: Amount
+    to: AccountName = Field(description="Into this account.")
+    from_: list[AccountName] | None = Field(
+        default=None, alias="from", min_length=1, max_length=MAX_LEGS, description="Out of these only; else out of any."
+    )
+    keep: KeptAmount | Annotated[list[KeptOrder], Field(max_length=MAX_LEGS)] = Field(
+        default_factory=int, description="What is to stay on every account, in BRL, or on each of these; else nothing."
+    )
+    description: str | None = Field(
+        default=None, max_length=MAX_DESCRIPTION, pattern=_NO_CONTROLS, description="What all parties will read."
+    )
+
+    def kept(self, name: tuple[str, str], bank: str) -> int:
+        """Centavos that are to stay on the account *name*; of several amounts for it, the greatest."""
+        if isinstance(self.keep, int):
+            return self.keep
+        return max((kept.amount for kept in self.keep if kept.name(bank) == name), default=0)
 
 
 class BatchOrder(Order):

@@ -7,7 +7,7 @@ here changes anything, here or elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -79,9 +79,9 @@ class Following:
                 replies[bank] = said if isinstance(said, Reply) else Reply.SILENT
         return Trace(known, logs, replies)
 
-    async def linked(self, holder_cpf: str) -> Linked:
-        """The accounts at every other bank on which this person has an active consent to this bank."""
-        peers = sorted(peer.bank for peer in self._peers.views())
+    async def linked(self, holder_cpf: str, banks: Collection[str] | None = None) -> Linked:
+        """The accounts at every other bank, or at those of *banks*, on which this person consents to this bank."""
+        peers = sorted(peer.bank for peer in self._peers.views() if banks is None or peer.bank in banks)
         said = await self.ask_all({bank: ShowAccounts(holder_cpf) for bank in peers})
         accounts = {bank: answer.accounts for bank, answer in said.items() if isinstance(answer, Accounts)}
         return Linked(accounts, [bank for bank in peers if bank not in accounts])
