@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import breaking, composing, following
+from distribank.cli import breaking, composing, desk, following
 from distribank.cli import people as people_of_a_network
 
 DEFAULT_DATA_DIR: Final = Path("data")
@@ -146,7 +146,6 @@ def demo(
     raise typer.Exit(run(data_dir, base_port, as_json))
 
 
-app.add_typer(breaking.app)
-app.add_typer(following.app)
-composing.add_to(app)
-app.add_typer(people_of_a_network.app)
+for tools in (breaking.app, composing.app, following.app, people_of_a_network.app):
+    app.add_typer(tools)
+app.add_typer(desk.app, name="in-doubt")

@@ -8,11 +8,10 @@ from typing import Annotated
 import typer
 
 
-def add_to(app: typer.Typer) -> None:
-    """Make the command one of *app*'s."""
-    app.command("compose")(compose)
+app = typer.Typer()
 
 
+@app.command()
 def compose(
     banks: Annotated[int, typer.Option("--banks", min=2, max=99, help="The most banks that it can start.")] = 16,
     output: Annotated[Path | None, typer.Option("--output", help="A file to write it to; else it is printed.")] = None,
