@@ -16,6 +16,7 @@ from tests.processes import CPFS, RealBank, network_of, until
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+IN_PORTUGUESE = (ROOT / "README.pt-BR.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples" / "first_transfer.py"
 PASSWORD = "correct-horse-battery"
 
@@ -122,8 +123,34 @@ def test_every_setting_is_in_the_table_and_nothing_else() -> None:
     assert sorted(named) == sorted(environment_names())
 
 
-def test_every_file_that_is_linked_exists() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
+@pytest.mark.parametrize("text", [README, IN_PORTUGUESE], ids=["en", "pt-BR"])
+def test_every_file_that_is_linked_exists(text: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
 
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def commands_of(text: str) -> list[str]:
+    """Every block of *text* that is typed, without its comments, which are prose; so are blocks marked ``text``."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(r"\s+# .*", "", typed) for language, typed in blocks if language != "text"]
+
+
+def settings_of(text: str) -> list[tuple[str, str]]:
+    """Each setting and its default."""
+    rows = re.findall(r"^\| `(DISTRIBANK_[A-Z_]+)` \|.*\|(.*)\|$", text, re.MULTILINE)
+    return [(name, default.strip().replace("nenhum", "none")) for name, default in rows]
+
+
+def test_the_portuguese_readme_has_the_same_commands_settings_links_and_sections() -> None:
+    for what in (
+        commands_of,
+        settings_of,
+        lambda text: re.findall(r"^<!-- .* -->$", text, re.MULTILINE),
+        lambda text: re.findall(r"^\| `(distribank [^`]+)` \|", text, re.MULTILINE),
+        lambda text: sorted(set(re.findall(r"\]\(([^)#:]+)\)", text)) - {"README.md", "README.pt-BR.md"}),
+        lambda text: len(re.findall(r"^#+ ", text, re.MULTILINE)),
+    ):
+        assert what(README)
+        assert what(IN_PORTUGUESE) == what(README)
