@@ -301,7 +301,7 @@ SENTENCES: Final[dict[str, str]] = {
 PLACES: Final[dict[str, str]] = {
     "bank": r"[0-9A-Z]{8}",
     "banks": r"[0-9A-Z]{8}(?:, [0-9A-Z]{8})*",
-    "choices": r"[^ ]+/[^ ]+(?: or [^ ]+/[^ ]+)*",
+    "choices": r"[^ /]+/[^ /]+(?: or [^ /]+/[^ /]+)*",
     "count": r"[0-9]{1,30}",
     "mistake": r"(?:Expecting|Extra|Illegal|Invalid|Unterminated) .{1,80}",
     "more": r"[0-9]{1,30}",
@@ -312,7 +312,7 @@ PLACES: Final[dict[str, str]] = {
     "whose": r"a holder|the operator",
     "why": r".+",
 }
-"""What stands in a place. What fills *mistake*, *whose* or *why* is translated in its turn."""
+"""What stands in a place, matched in one way only: sentences come from other banks, too. What fills *mistake*, *whose* or *why* is translated in its turn."""
 
 MAX_DEPTH: Final = 3
 """Sentences within a sentence that are translated; a longer chain comes from elsewhere."""
