@@ -12,6 +12,7 @@ from distribank.api import answers
 from tests.counter_hall import Hall, hall
 from tests.test_account_routes import check
 from tests.test_transfer_routes import A, B, C, leg
+from tests.world import CPFS
 
 
 @pytest.fixture
@@ -76,3 +77,20 @@ async def test_accounts_that_the_holder_cannot_draw_on_are_refused_by_name(banks
         assert said(await ask(banks, "1.00", (A, payee), **{"from": [name]})) == (422, code)
     assert said(await ask(banks, "0.00", (A, payee))) == (422, "invalid_amount")
     assert (await ask(banks, "1.00", (A, payee), keep=[{"account": payee, "amount": 1}])).status_code == 422
+
+
+async def test_accounts_that_need_other_holders_approval_are_not_proposed(banks: Hall) -> None:
+    own, payee = await banks.account("10.00"), await banks.account(code=B)
+    await banks.sign_in(1)
+    who = await banks.sign_in()
+    joint = {"type": "joint", "co_holders": [CPFS[1]], "approval": "all"}
+    opened = await banks.client(A).post("/v1/accounts", json=joint, headers=who)
+    number = opened.json()["account"]
+    paid = await banks.client(A).post(
+        f"/v1/accounts/{number}/deposits", json={"amount": "90.00"}, headers=banks.keyed(who)
+    )
+    assert paid.status_code == 201
+    assert "at most 10.00" in (await ask(banks, "11.00", (B, payee))).json()["detail"]
+    assert said(await ask(banks, "1.00", (B, payee), **{"from": [{"account": number}]})) == (422, "not_a_holder")
+    plan = check(answers.Plan, await ask(banks, "1.00", (A, number)))
+    assert plan["debits"] == [leg(A, own, "1.00")]

@@ -159,3 +159,15 @@ async def test_json_is_what_a_client_gets_that_takes_anything(banks: Hall) -> No
     for accept in ("*/*", "text/plain;q=0.5, application/json", "image/png"):
         answer: Any = await trace(banks, transfer, await banks.sign_in(), Accept=accept)
         assert answer.headers["content-type"] == "application/json"
+
+
+async def test_the_diagram_of_a_refusal_shows_the_no_and_an_abort_for_the_others_alone(banks: Hall) -> None:
+    there, payee = await banks.account("1.00", 0, B), await banks.account("0.00", 1, C)
+    refused = await order(banks, [leg(B, there, "5.00")], [leg(C, payee, "5.00")])
+    transfer = refused.json()["transfer_id"]
+    await settled(banks, transfer)
+    arrows = (await trace(banks, transfer, await banks.sign_in(), Accept="text/vnd.mermaid")).text
+    assert f"{B}-->>{A}: vote no" in arrows
+    assert f"Note over {A}: decision to abort" in arrows
+    assert f"{A}->>{B}: abort" not in arrows
+    assert ": commit" not in arrows
