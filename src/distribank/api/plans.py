@@ -60,8 +60,11 @@ async def plan_transfer(request: Request, order: PlanOrder) -> Response:
     ]
     made = plan(order.amount, sources, (bank.code, to[0]))
     if not made.debits:
-        missing = f"; these banks did not answer: {', '.join(linked.offline)}" if linked.offline else ""
-        raise Problem("insufficient_funds", f"at most {format_amount(made.reachable)} can be reached{missing}")
+        reachable, silent = format_amount(made.reachable), ", ".join(linked.offline)
+        detail = f"at most {reachable} can be reached"
+        if silent:
+            detail = f"at most {reachable} can be reached; these banks did not answer: {silent}"
+        raise Problem("insufficient_funds", detail)
     content: Json = {
         "debits": [_leg((debit.bank, debit.account), debit.room) for debit in made.debits],
         "credits": [_leg(to, order.amount)],

@@ -69,6 +69,15 @@ TITLES: Final[dict[str, str]] = {
 """Each code's title. A code of which there is none here keeps its English one."""
 
 SENTENCES: Final[dict[str, str]] = {
+    # Plans
+    "at most {amount} can be reached": "dá para alcançar no máximo {amount}",
+    "at most {amount} can be reached; these banks did not answer: {codes}": (
+        "dá para alcançar no máximo {amount}; estes bancos não responderam: {codes}"
+    ),
+    "no consent lets this bank debit this account": "nenhum consentimento permite a este banco debitar esta conta",
+    "this bank has no such account that you may debit alone": (
+        "este banco não tem tal conta que o titular possa debitar sozinho"
+    ),
     # An operator's last resort
     "this bank coordinates it and its database was restored: only a participant's part can be forced": (
         "este banco a coordena e seu banco de dados foi restaurado: só a parte de um participante pode ser forçada"
@@ -312,7 +321,8 @@ PLACES: Final[dict[str, str]] = {
     "whose": r"a holder|the operator",
     "why": r".+",
 }
-"""What stands in a place, matched in one way only: sentences come from other banks, too. What fills *mistake*, *whose* or *why* is translated in its turn."""
+"""What stands in a place, matched in one way only: sentences come from other banks, too. What fills *mistake*,
+*whose* or *why* is translated in its turn."""
 
 MAX_DEPTH: Final = 3
 """Sentences within a sentence that are translated; a longer chain comes from elsewhere."""

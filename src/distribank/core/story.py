@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from distribank.core.protocol import Record, RecordKind, State
+from distribank.core.protocol import FORCED, Record, RecordKind, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,12 @@ def _words(record: Record, participants: Sequence[str], *, frank: bool) -> str:
             return "committed at once, since all accounts are at this bank; posted every entry"
         case RecordKind.DECIDED, State.ABORTED:
             return f"decided abort, so nothing moves{reason}"
+        case RecordKind.RESOLVED, State.FORCED_COMMIT:
+            return "an operator forced a commit here: a guess, posted; it goes on asking for the truth"
+        case RecordKind.RESOLVED, State.FORCED_ABORT:
+            return "an operator forced an abort here: a guess, holds released; it goes on asking for the truth"
+        case RecordKind.RESOLVED, State.COMMITTED | State.ABORTED if record.before in FORCED:
+            return _truth(record)
         case RecordKind.RESOLVED, State.COMMITTED:
             return "heard of the commit, posted its entries and acknowledged"
         case RecordKind.RESOLVED, State.ABORTED if record.before == State.PREPARED:
@@ -67,6 +73,13 @@ def _words(record: Record, participants: Sequence[str], *, frank: bool) -> str:
         case RecordKind.ENDED, _:
             return "ended: every bank has acknowledged"
     return f"went from {record.before} to {record.after}"
+
+
+def _truth(record: Record) -> str:
+    truth = "commit" if record.after == State.COMMITTED else "abort"
+    if (record.before == State.FORCED_COMMIT) == (truth == "commit"):
+        return f"heard that the truth is {truth}, as its operator had guessed"
+    return f"heard that the truth is {truth}, not what its operator had forced; corrected it by new entries"
 
 
 def _arrows(line: Line, coordinator: str, participants: Sequence[str], told: Sequence[str]) -> list[str]:
@@ -82,6 +95,8 @@ def _arrows(line: Line, coordinator: str, participants: Sequence[str], told: Seq
             return [f"Note over {bank}: decision to commit, all accounts are here"]
         case RecordKind.DECIDED, State.ABORTED:
             return [f"Note over {bank}: decision to abort", *[f"{bank}->>{other}: abort" for other in told]]
+        case RecordKind.RESOLVED, State.FORCED_COMMIT | State.FORCED_ABORT:
+            return [f"Note over {bank}: {line.record.after} by an operator"]
         case RecordKind.RESOLVED, State.COMMITTED:
             return [f"{bank}-->>{coordinator}: acknowledge"]
         case RecordKind.RESOLVED, State.ABORTED if not _voted_no(line.record):
