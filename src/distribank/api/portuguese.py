@@ -308,6 +308,8 @@ SENTENCES: Final[dict[str, str]] = {
 """What may become a detail, or part of one. A place is written ``{name}``; what fits there stands in ``PLACES``."""
 
 PLACES: Final[dict[str, str]] = {
+    "amount": r"[0-9]{1,20}\.[0-9]{2}",
+    "codes": r"[0-9A-Z]{8}(?:, [0-9A-Z]{8})*",
     "bank": r"[0-9A-Z]{8}",
     "banks": r"[0-9A-Z]{8}(?:, [0-9A-Z]{8})*",
     "choices": r"[^ /]+/[^ /]+(?: or [^ /]+/[^ /]+)*",
