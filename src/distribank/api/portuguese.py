@@ -71,8 +71,8 @@ TITLES: Final[dict[str, str]] = {
 SENTENCES: Final[dict[str, str]] = {
     # Plans
     "at most {amount} can be reached": "dá para alcançar no máximo {amount}",
-    "at most {amount} can be reached; these banks did not answer: {codes}": (
-        "dá para alcançar no máximo {amount}; estes bancos não responderam: {codes}"
+    "at most {amount} can be reached; these banks did not answer: {banks}": (
+        "dá para alcançar no máximo {amount}; estes bancos não responderam: {banks}"
     ),
     "no consent lets this bank debit this account": "nenhum consentimento permite a este banco debitar esta conta",
     "this bank has no such account that you may debit alone": (
@@ -309,7 +309,6 @@ SENTENCES: Final[dict[str, str]] = {
 
 PLACES: Final[dict[str, str]] = {
     "amount": r"[0-9]{1,20}\.[0-9]{2}",
-    "codes": r"[0-9A-Z]{8}(?:, [0-9A-Z]{8})*",
     "bank": r"[0-9A-Z]{8}",
     "banks": r"[0-9A-Z]{8}(?:, [0-9A-Z]{8})*",
     "choices": r"[^ /]+/[^ /]+(?: or [^ /]+/[^ /]+)*",
