@@ -14,7 +14,7 @@ import pytest
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.network import breaking
-from distribank.network.layout import init, load
+from distribank.network.layout import find, init, load
 from distribank.network.pids import is_frozen, locked, running_pid
 from distribank.network.processes import free_base_port, is_free
 from tests.processes import command, network_of, until
@@ -30,11 +30,11 @@ def said_by(*arguments: str) -> str:
 def test_a_bank_goes_by_its_code_its_number_or_its_name(tmp_path: Path) -> None:
     init(tmp_path, 3)
 
-    assert {breaking.find(tmp_path, name).code for name in ("99990002", "2", "Pitanga", "pitanga")} == {"99990002"}
+    assert {find(tmp_path, name).code for name in ("99990002", "2", "Pitanga", "pitanga")} == {"99990002"}
     with pytest.raises(Misconfigured, match=r"no bank '4' .*; there are 1 = 99990001 Aroeira"):
-        breaking.find(tmp_path, "4")
-    with pytest.raises(Misconfigured, match="there are no banks in"):
-        breaking.find(tmp_path / "nothing", "1")
+        find(tmp_path, "4")
+    with pytest.raises(Misconfigured, match="holds no banks"):
+        find(tmp_path / "nothing", "1")
 
 
 def test_a_pid_that_a_stranger_has_got_is_never_signalled(tmp_path: Path) -> None:

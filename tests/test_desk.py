@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     async def found(banks: list[LocalBank]) -> doubts.Found:
         return doubts.Found([{"bank": bank.code, "bank_name": bank.name, **DOUBT} for bank in banks])
 
-    async def forced(banks: list[LocalBank]) -> doubts.Found:
-        record = {**RECORD, "truth": "commit", "truth_at": "later", "matched": False, "damage": "5.00"}
-        return doubts.Found([{"bank": banks[0].code, "bank_name": banks[0].name, **record}])
-
     async def resolve(bank: LocalBank, *order: str) -> dict[str, Any]:
         orders.append((bank.code, *order))
         return RECORD
 
     monkeypatch.setattr(doubts, "in_doubt", found)
-    monkeypatch.setattr(doubts, "forced", forced)
     monkeypatch.setattr(doubts, "resolve", resolve)
     return orders
 
@@ -118,10 +114,33 @@ def test_an_outcome_is_forced_at_one_bank_and_only_if_it_is_meant(tmp_path: Path
     assert told == [("99990002", "99990001.aa.bb", "abort", "the coordinator burnt down")] * 2
 
 
-def test_damage_is_shown_where_the_truth_turned_out_otherwise(tmp_path: Path, told: list[tuple[str, ...]]) -> None:
-    init(tmp_path, 1, free_base_port(1))
+async def test_a_wrong_guess_is_told_to_the_centavo_once_the_truth_is_known(tmp_path: Path) -> None:
+    async with network_of(tmp_path, 2, env={"DISTRIBANK_VOTE_DEADLINE": "60"}) as (a, b):
+        maria, there = [await bank.client.join("Maria da Silva", CPFS[0], PASSWORD) for bank in (a, b)]
+        hers = [await maria.open_account(), await there.open_account()]
+        (await maria.deposit(hers[0], 10_00)).expect(201)
+        b.freeze()
+        ordered = (await maria.pay(hers[0], hers[1], 5_00, prefer="respond-async")).expect(202)
+        a.kill()
+        b.thaw()
+        banks = load(tmp_path)
 
-    said = desk(tmp_path, "list", "--forced").stdout
+        async def voted() -> bool:
+            return bool((await doubts.in_doubt(banks)).items)
 
-    assert "the truth is commit, since later; DAMAGE: 5.00" in said
-    assert told == []
+        async def truth_known() -> bool:
+            return (await doubts.forced(banks)).items[0]["truth"] is not None
+
+        await until(voted, "B lists it")
+        order = ("resolve", ordered["transfer_id"][-12:], "commit", "--reason", "a phone call", "--bank", "2", "--yes")
+        meant = await asyncio.to_thread(desk, tmp_path, *order)
+        assert "forced to commit" in meant.stdout, meant.output
+        (await there.withdraw(hers[1], 3_00)).expect(201)
+        await a.restart()
+        await until(truth_known, "B hears of the abort")
+        said = (await asyncio.to_thread(desk, tmp_path, "list", "--forced")).stdout
+
+        assert "the truth is abort" in said
+        assert f"{hers[1].account}: debit of 5.00 needed, 2.00 corrected, 3.00 to suspense" in said
+        assert "position with 99990001: 5.00; suspense: -3.00" in said
+        assert (await b.client.books())["balanced"]

@@ -21,8 +21,9 @@ app = typer.Typer()
 def freeze(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Freeze a bank (SIGSTOP): it neither answers nor ends, as though its machine hung."""
     from distribank.network import breaking
+    from distribank.network.layout import find
 
-    found = breaking.find(data_dir, bank)
+    found = find(data_dir, bank)
     pid = breaking.freeze(found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) is frozen: it keeps what it holds and answers nobody.")
     _next(data_dir, bank, "thaw", "Let it go on")
@@ -32,8 +33,9 @@ def freeze(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
 def thaw(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Let a frozen bank go on where it stood (SIGCONT)."""
     from distribank.network import breaking
+    from distribank.network.layout import find
 
-    found = breaking.find(data_dir, bank)
+    found = find(data_dir, bank)
     pid = breaking.thaw(found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) goes on where it was frozen.")
 
@@ -42,8 +44,9 @@ def thaw(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
 def kill(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Kill a bank (SIGKILL): it ends without warning. What it has promised is on its disk."""
     from distribank.network import breaking
+    from distribank.network.layout import find
 
-    found = breaking.find(data_dir, bank)
+    found = find(data_dir, bank)
     pid = breaking.kill(found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) is dead; what it had promised is in {found.directory}.")
     _next(data_dir, bank, "start", "Start it again")
@@ -53,8 +56,9 @@ def kill(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
 def start(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Start a bank again that has ended. `distribank up` does it, and goes on looking after it."""
     from distribank.network import breaking
+    from distribank.network.layout import find
 
-    found = breaking.find(data_dir, bank)
+    found = find(data_dir, bank)
     pid = breaking.start(data_dir, found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) is ready again at {found.url}/docs")
 

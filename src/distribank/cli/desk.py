@@ -103,8 +103,7 @@ def resolve(
 
 def _banks(data_dir: Any, bank: str | None) -> list[LocalBank]:
     from distribank.breakages import Misconfigured
-    from distribank.network.breaking import find
-    from distribank.network.layout import load
+    from distribank.network.layout import find, load
 
     banks = load(data_dir) if bank is None else [find(data_dir, bank)]
     if not banks:
@@ -143,8 +142,22 @@ def _details(item: dict[str, Any]) -> str:
 
 def _forced(item: dict[str, Any]) -> str:
     truth = f"the truth is {item['truth']}, since {item['truth_at']}" if item["truth"] else "the truth is not known yet"
-    matched = {None: "", True: "; they agree", False: f"; DAMAGE: {item['damage']}"}[item["matched"]]
+    matched = {None: "", True: "; they agree", False: "; it was wrong"}[item["matched"]]
     return (
         f"{item['bank']}  {item['bank_name']:<12} forced to {item['decision']} at {item['decided_at']}: "
         f"{item['reason']}; {truth}{matched}\n          {item['transaction']}"
+        f"{_damage(item['damage']) if item['damage'] else ''}"
+    )
+
+
+def _damage(damage: dict[str, Any]) -> str:
+    """What a wrong guess was corrected by, account by account, to the centavo."""
+    accounts = "".join(
+        f"\n          {part['account']}: {part['direction']} of {part['wanted']} needed, "
+        f"{part['corrected']} corrected, {part['to_suspense']} to suspense"
+        for part in damage["accounts"]
+    )
+    position = damage["position"]
+    return (
+        f"{accounts}\n          position with {position['bank']}: {position['amount']}; suspense: {damage['suspense']}"
     )

@@ -15,8 +15,8 @@ from typing import Final
 
 import httpx
 
-from distribank.breakages import Breakage, Misconfigured
-from distribank.network.layout import LocalBank, load
+from distribank.breakages import Breakage
+from distribank.network.layout import LocalBank
 from distribank.network.pids import is_frozen, is_locked, running_pid
 from distribank.network.processes import LOG_LINES, POLL_SECONDS, START_SECONDS, is_free, last_words
 
@@ -25,18 +25,6 @@ SIGNAL_SECONDS: Final = 5.0
 TAKEN_SECONDS: Final = 5.0
 """How long ``up`` may take to take a request."""
 UP_LOCK: Final = "up.lock"
-
-
-def find(data_dir: Path, wanted: str) -> LocalBank:
-    """The bank of *data_dir* with this code, this number (from 1) or this name; ``Misconfigured`` if there is none."""
-    banks = load(data_dir)
-    if not banks:
-        raise Misconfigured(f"there are no banks in {data_dir}: make some with  distribank up --data-dir {data_dir}")
-    for number, bank in enumerate(banks, 1):
-        if wanted in (bank.code, str(number)) or wanted.casefold() == bank.name.casefold():
-            return bank
-    known = ", ".join(f"{number} = {bank.code} {bank.name}" for number, bank in enumerate(banks, 1))
-    raise Misconfigured(f"no bank {wanted!r} in {data_dir}; there are {known}")
 
 
 def freeze(bank: LocalBank) -> int:

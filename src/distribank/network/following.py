@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from distribank.breakages import Breakage, Misconfigured
+from distribank.breakages import Breakage
 from distribank.core.documents import parse_account_number
 from distribank.core.money import parse_amount
-from distribank.network.layout import LocalBank, load
+from distribank.network.layout import LocalBank, find, load_some
 from distribank.network.speaking import AccountRef, Answer, Session, client_of
 
 FOLLOW_SECONDS: Final = 30.0
@@ -31,7 +31,7 @@ Side = list[tuple[AccountRef, int]]
 
 def trace(transfer_id: str, data_dir: Path, media_type: str) -> int:
     """Print the trace of *transfer_id* as *media_type*; 0 if a bank of *data_dir* has it, else a ``Breakage``."""
-    answer = asyncio.run(_trace(transfer_id, _banks(data_dir), media_type))
+    answer = asyncio.run(_trace(transfer_id, load_some(data_dir), media_type))
     if isinstance(answer.body, dict):
         print(json.dumps(answer.body, indent=2, ensure_ascii=False))
     else:
@@ -50,10 +50,7 @@ def transfer(
     as_json: bool,
 ) -> int:
     """Order a transfer at bank *at* and show its phases as they happen; 0 only if it is committed."""
-    bank = next((bank for bank in _banks(data_dir) if bank.code == at), None)
-    if bank is None:
-        raise Misconfigured(f"{data_dir} has no bank {at}")
-    return asyncio.run(_transfer(bank, cpf, password, debits, credits_, description, as_json))
+    return asyncio.run(_transfer(find(data_dir, at), cpf, password, debits, credits_, description, as_json))
 
 
 def read_leg(text: str) -> tuple[AccountRef, int]:
@@ -66,13 +63,6 @@ def read_leg(text: str) -> tuple[AccountRef, int]:
         return AccountRef(bank, parse_account_number(number)), parse_amount(amount)
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from None
-
-
-def _banks(data_dir: Path) -> list[LocalBank]:
-    banks = load(data_dir)
-    if not banks:
-        raise Misconfigured(f"{data_dir} holds no banks; say where they are with --data-dir")
-    return banks
 
 
 async def _trace(transfer_id: str, banks: Sequence[LocalBank], media_type: str) -> Answer:

@@ -156,6 +156,27 @@ def load(data_dir: Path) -> list[LocalBank]:
     return found
 
 
+def load_some(data_dir: Path) -> list[LocalBank]:
+    """The same, for whoever cannot do without: ``Misconfigured`` if there is none."""
+    banks = load(data_dir)
+    if not banks:
+        raise Misconfigured(
+            f"{data_dir} holds no banks; say where they are with --data-dir, or make some with  "
+            f"distribank up --data-dir {data_dir}"
+        )
+    return banks
+
+
+def find(data_dir: Path, wanted: str) -> LocalBank:
+    """The bank of *data_dir* with this code, this number (from 1) or this name; ``Misconfigured`` if there is none."""
+    banks = load_some(data_dir)
+    for number, bank in enumerate(banks, 1):
+        if wanted in (bank.code, str(number)) or wanted.casefold() == bank.name.casefold():
+            return bank
+    known = ", ".join(f"{number} = {bank.code} {bank.name}" for number, bank in enumerate(banks, 1))
+    raise Misconfigured(f"no bank {wanted!r} in {data_dir}; there are {known}")
+
+
 def _init(data_dir: Path, banks: int, base_port: int | None, where: Place) -> list[LocalBank]:
     if not _LISTEN.fullmatch(where.listen):
         raise Misconfigured(f"banks listen on an address such as {HOST} or 0.0.0.0, not {where.listen!r}")
