@@ -90,8 +90,9 @@ services:
         if ! [ "$$BANKS" -ge {fewest} ] 2>/dev/null || ! [ "$$BANKS" -le {banks} ];
         then echo "BANKS must be {fewest} to {banks}; for more: distribank compose --banks N --output FILE" >&2;
         exit 2; fi;
-        exec distribank network init --banks "$$BANKS" --data-dir /data --base-port {port}
-        --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}'
+        distribank network init --banks "$$BANKS" --data-dir /data --base-port {port}
+        --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}' || exit;
+        echo; echo "Once they are up, the first transfer:  BANKS=$$BANKS docker compose run --rm client"
     volumes:
       - network:/data
 {all_volumes}
@@ -104,6 +105,16 @@ services:
       bank-002: {{condition: service_healthy}}
     environment: {{NO_PROXY: "*"}}
     entrypoint: [python, /opt/examples/first_transfer.py, "http://bank-001:{port}", "http://bank-002:{second_port}"]
+
+  people: # docker compose run --rm people
+    <<: *image
+    profiles: [people]
+    depends_on:
+      bank-001: {{condition: service_healthy}}
+      bank-002: {{condition: service_healthy}}
+    environment: {{DISTRIBANK_PASSWORD: , NO_PROXY: "*"}}
+    volumes: ["network:/data:ro"]
+    command: [people, --show-as, "http://127.0.0.1:{{port}}"]
 
 {services}
 networks:
