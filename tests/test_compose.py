@@ -157,7 +157,12 @@ def test_no_address_of_an_index_is_in_what_makes_the_image(name: str) -> None:
     text = (ROOT / "compose" / name).read_text(encoding="utf-8")
 
     addresses = re.findall(r"https?://[^/\s\"']+", text)
-    banks = {"http://bank-001:8001", "http://bank-002:8002", "http://bank-{number:03}:{port}", "http://127.0.0.1:{port}"}
+    banks = {
+        "http://bank-001:8001",
+        "http://bank-002:8002",
+        "http://bank-{number:03}:{port}",
+        "http://127.0.0.1:{port}",
+    }
     assert set(addresses) <= banks
     assert "index-url" not in text
     assert "find-links=" not in text
