@@ -1,14 +1,5 @@
 """People for a network to be tried out with: Maria, João, Ana and a company, and a transfer ready to paste.
 
-Maria       an account at each of the first three banks, and consents there for the first one
-João        a joint account with Maria at the second bank, which either may debit
-Ana         an account at the fourth bank, or the last, and the company's, which she runs, at the same one
-==========  ==============================================================================================
-
-Only the public contract is used, and the network file says where the banks are. Whatever is there already is left as it
-is, so that doing it again adds nothing, and finishes what was broken off. Their password is made afresh, printed as
-soon as the first of them has it, and kept nowhere: whoever comes again has to give it (``DISTRIBANK_PASSWORD``).
-=======
 Only the public contract is used, and the network file says where the banks are. Whatever is there already is left as it
 is, so that doing it again adds nothing, and finishes what was broken off. Their password is made afresh, printed as
 soon as the first of them has it, and kept nowhere: whoever comes again has to give it (``DISTRIBANK_PASSWORD``).
