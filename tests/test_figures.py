@@ -15,7 +15,7 @@ from distribank.breakages import Breakage
 from distribank.network.figures import Figures, follow, read
 from distribank.network.layout import init
 from distribank.network.processes import BankProcess
-from distribank.network.showing import _table
+from distribank.network.showing import _help, _table
 from tests.processes import network_of, until
 
 
@@ -67,6 +67,23 @@ def test_the_table_shows_each_bank_with_its_figures(tmp_path: Path) -> None:
     ]
     assert [cell.strip() for cell in two.split("│")[3:4]] == ["frozen"]
     assert two.count("–") == 3
+
+
+def test_in_eighty_columns_addresses_and_commands_can_still_be_copied_whole(tmp_path: Path) -> None:
+    processes = [BankProcess(bank) for bank in init(tmp_path, 3, 9100)]
+    states = ["ready", "ended (exit status 1)", "ready, started elsewhere"]
+    console = Console(width=80, file=(tmp_path / "shown").open("w"), soft_wrap=True)
+
+    console.print(_table(processes, states, [Figures(12.34, 5)] * 3, narrow=True), crop=True, soft_wrap=False)
+    console.print(_help(processes, states), soft_wrap=False)
+    console.file.close()
+
+    said = (tmp_path / "shown").read_text()
+    assert all(len(line) <= 80 for line in said.splitlines())
+    for bank in (process.bank for process in processes):
+        assert f" {bank.url} " in said
+        assert f" {bank.name} " in said
+    assert f" start 99990002 --data-dir {tmp_path}" in " ".join(said.split())
 
 
 @pytest.mark.parametrize("seconds", ["0", "121", "soon"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -19,8 +19,7 @@ from distribank import __version__
 from distribank.breakages import Breakage
 from distribank.cli import breaking, composing, desk, following
 from distribank.cli import people as people_of_a_network
-
-DEFAULT_DATA_DIR: Final = Path("data")
+from distribank.network import DEFAULT_DATA_DIR
 
 app = typer.Typer(
     help="A payment network with no centre: banks that move money atomically by two-phase commit.",
@@ -79,7 +78,7 @@ def network_init(
 ) -> None:
     """Write the network file, and per bank its settings, secrets and key. Banks that exist are kept as they are."""
     from distribank.network.layout import ADDRESS, HOST, Place, init
-    from distribank.network.showing import own_command
+    from distribank.network.pasting import own_command
 
     made = init(data_dir, banks, base_port, Place(listen or HOST, address or ADDRESS))
     for bank in made:

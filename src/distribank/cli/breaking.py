@@ -7,12 +7,11 @@ from typing import Annotated, Final
 
 import typer
 
-DataDir = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="That of `distribank up`.", show_default="data"),
-]
+from distribank.network import DEFAULT_DATA_DIR
+
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Where the banks' files are.")]
 Bank = Annotated[str, typer.Argument(metavar="BANK", help="Its code (99990002), its number (2) or its name.")]
-DEFAULT: Final = Path("data")
+DEFAULT: Final = DEFAULT_DATA_DIR
 
 app = typer.Typer()
 
@@ -22,11 +21,12 @@ def freeze(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Freeze a bank (SIGSTOP): it neither answers nor ends, as though its machine hung."""
     from distribank.network import breaking
     from distribank.network.layout import find
+    from distribank.network.pasting import bank_command
 
     found = find(data_dir, bank)
     pid = breaking.freeze(found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) is frozen: it keeps what it holds and answers nobody.")
-    _next(data_dir, bank, "thaw", "Let it go on")
+    typer.echo(f"Let it go on with:  {bank_command('thaw', bank, data_dir)}")
 
 
 @app.command()
@@ -45,26 +45,20 @@ def kill(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Kill a bank (SIGKILL): it ends without warning. What it has promised is on its disk."""
     from distribank.network import breaking
     from distribank.network.layout import find
+    from distribank.network.pasting import bank_command
 
     found = find(data_dir, bank)
     pid = breaking.kill(found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) is dead; what it had promised is in {found.directory}.")
-    _next(data_dir, bank, "start", "Start it again")
+    typer.echo(f"Start it again with:  {bank_command('start', bank, data_dir)}")
 
 
 @app.command()
 def start(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
-    """Start a bank again that has ended. `distribank up` does it, and goes on looking after it."""
+    """Start again a bank that has ended. The running `distribank up` does it, and looks after the bank."""
     from distribank.network import breaking
     from distribank.network.layout import find
 
     found = find(data_dir, bank)
     pid = breaking.start(data_dir, found)
     typer.echo(f"{found.name} ({found.code}, pid {pid}) is ready again at {found.url}/docs")
-
-
-def _next(data_dir: Path, bank: str, verb: str, what: str) -> None:
-    from distribank.network.showing import own_command
-
-    where = [] if data_dir == DEFAULT else ["--data-dir", str(data_dir)]
-    typer.echo(f"{what} with:  {own_command(verb, bank, *where)}")

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from distribank.breakages import Misconfigured
+from distribank.cli.breaking import DataDir
+from distribank.network import DEFAULT_DATA_DIR
 
 app = typer.Typer()
 
-DataDir = Annotated[Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Where the banks' files are.")]
 Legs = list[str]
 
 
 @app.command()
 def trace(
     transfer_id: Annotated[str, typer.Argument(metavar="ID", help="The transfer's id.")],
-    data_dir: DataDir = Path("data"),
+    data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the bank answers.")] = False,
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid sequence diagram.")] = False,
 ) -> None:
@@ -43,7 +43,7 @@ def transfer(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
     ] = False,
-    data_dir: DataDir = Path("data"),
+    data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the transfer as JSON; its phases go to stderr.")
     ] = False,

@@ -5,3 +5,11 @@
 demo, ``distribank up`` and the tests that kill banks all stand on these three. ``composing`` writes the compose file,
 for banks in containers.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+DEFAULT_DATA_DIR: Final = Path("data")
+"""Where commands look for the banks' files if they are told nothing."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -28,6 +28,7 @@ from distribank.breakages import Breakage
 from distribank.network.breaking import UP_LOCK
 from distribank.network.figures import Figures, follow
 from distribank.network.layout import DEFAULT_BASE_PORT, LocalBank, init, load
+from distribank.network.pasting import bank_command
 from distribank.network.people import password_given, seed
 from distribank.network.pids import is_frozen, locked
 from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
@@ -35,6 +36,8 @@ from distribank.network.processes import BankProcess, free_base_port, start_all,
 LOOK_SECONDS: Final = 0.5
 """How often ``up`` looks at its banks."""
 STYLES: Final = {"ready": "green", "starting": "yellow", "not ready": "yellow", "frozen": "cyan"}
+NARROW: Final = 100
+"""Columns of a terminal below which the table does without frames, and shows addresses without ``/docs``."""
 ENDED: Final = "ended"
 """How the state begins of a bank that nobody runs."""
 
@@ -69,13 +72,6 @@ def waiting(console: Console, what: str) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task(what, total=None)
         yield
-
-
-def own_command(*arguments: str) -> str:
-    """A command line to paste: this program again, however it was called, with *arguments*."""
-    typed = sys.argv[0]
-    program = [sys.executable, "-m", "distribank"] if typed.endswith("__main__.py") else [typed]
-    return shlex.join([*program, *arguments])
 
 
 def make_network(console: Console, data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
@@ -148,7 +144,8 @@ async def _watch(console: Console, processes: list[BankProcess]) -> None:
                     _start_if_asked(console, process)
                 states = list(await asyncio.gather(*(_state(probe, process) for process in processes)))
                 if live is not None:
-                    live.update(Group(_table(processes, states, figures), Text(_help(processes, states))), refresh=True)
+                    shown = _table(processes, states, figures, narrow=console.width < NARROW)
+                    live.update(Group(shown, _help(processes, states)), refresh=True)
                 else:
                     _print_changes(console, processes, seen, states)
                 seen = states
@@ -192,26 +189,33 @@ def _how_it_ended(status: int | None) -> str:
 def _again(process: BankProcess) -> str:
     """What starts a bank again that has ended, and what tells why it did."""
     bank = process.bank
-    command = own_command("start", bank.code, "--data-dir", str(bank.directory.parent))
+    command = bank_command("start", bank.code, bank.directory.parent)
     return f"Start {bank.name} again, in another terminal:  {command}\n(its last words: {bank.log_file})"
 
 
-def _table(processes: list[BankProcess], states: list[str], figures: list[Figures]) -> Table:
-    table = Table("bank", "name", "state", "pid", "address", title=f"DistriBank · {time.strftime('%H:%M:%S')}")
-    table.add_column("transfers/s", justify="right")
+def _table(processes: list[BankProcess], states: list[str], figures: list[Figures], *, narrow: bool = False) -> Table:
+    """The table; where room is scarce, names and states are broken, and never what is to be copied."""
+    table = Table(title=f"DistriBank · {time.strftime('%H:%M:%S')}", box=box.SIMPLE_HEAD if narrow else box.ROUNDED)
+    table.pad_edge, table.padding = not narrow, (0, 1, 0, 0) if narrow else (0, 1)
+    table.add_column("bank", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    table.add_column("state", overflow="fold")
+    table.add_column("pid", no_wrap=True)
+    table.add_column("address", no_wrap=True)
+    table.add_column("per s" if narrow else "transfers/s", justify="right")
     table.add_column("in doubt", justify="right")
     for process, state, known in zip(processes, states, figures, strict=True):
         bank = process.bank
         shown = Text(state, style=STYLES.get(state, "red"))
-        table.add_row(bank.code, bank.name, shown, str(process.pid or "–"), f"{bank.url}/docs", *known.shown())
+        address = bank.url if narrow else f"{bank.url}/docs"
+        table.add_row(bank.code, bank.name, shown, str(process.pid or "–"), address, *known.shown())
     return table
 
 
-def _help(processes: list[BankProcess], states: list[str]) -> str:
-    """The exact next command for every bank that has ended; empty while all run."""
-    return "\n".join(
-        _again(process) for process, state in zip(processes, states, strict=True) if state.startswith(ENDED)
-    )
+def _help(processes: list[BankProcess], states: list[str]) -> Text:
+    """The exact next command for every bank that has ended, to be copied whole; empty while all run."""
+    ended = (_again(process) for process, state in zip(processes, states, strict=True) if state.startswith(ENDED))
+    return Text("\n".join(ended), overflow="fold", no_wrap=False)
 
 
 def _print_changes(console: Console, processes: list[BankProcess], seen: list[str], states: list[str]) -> None:
