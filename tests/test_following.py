@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from distribank.breakages import Misconfigured
 from distribank.network.following import read_leg
+from distribank.network.layout import find, init
 from distribank.network.speaking import AccountRef
 from tests.processes import CPFS, PASSWORD, network_of
 
@@ -39,7 +42,7 @@ async def test_a_transfer_is_ordered_followed_and_found_again_when_its_coordinat
         joao = await b.client.join("João Souza", CPFS[1], PASSWORD)
         mine, theirs = await maria.open_account(), await joao.open_account()
         (await maria.deposit(mine, 100_00)).expect(201)
-        legs = ("--debit", f"{A}/{mine.account}=60.00", "--credit", f"{B}/{theirs.account}=60.00")
+        legs = ("--debit", f"{mine.account}=60.00", "--credit", f"pitanga/{theirs.account}=60.00")
         order = ("transfer", "--at", A, "--cpf", CPFS[0], *legs)
 
         told = await run(tmp_path, *order, DISTRIBANK_PASSWORD=PASSWORD)
@@ -77,6 +80,7 @@ async def test_what_is_mistyped_is_said_before_any_bank_is_asked(tmp_path: Path)
     assert odd.returncode == 2
     nowhere = await run(tmp_path, *order, "--debit", f"{A}/00000001-9=1.00", DISTRIBANK_PASSWORD="x")
     assert (nowhere.returncode, "holds no banks" in nowhere.stderr) == (1, True)
+    init(tmp_path, 2)
     silent = await run(tmp_path, *order, "--debit", f"{A}/00000001-9=1.00")
     assert (silent.returncode, "--password-stdin" in silent.stderr) == (1, True)
     both = await run(tmp_path, "trace", "x", "--json", "--mermaid")
@@ -84,9 +88,38 @@ async def test_what_is_mistyped_is_said_before_any_bank_is_asked(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "99990001", "99990001/00000001-9", "99990001/00000001-8=1.00", "/00000001-9=1.00"]
+    ("text", "why"),
+    [
+        ("", "BANK/ACCOUNT=AMOUNT"),
+        ("99990001", "BANK/ACCOUNT=AMOUNT"),
+        ("99990001/00000001-9", "BANK/ACCOUNT=AMOUNT"),
+        ("/00000001-9=1.00", "BANK/ACCOUNT=AMOUNT"),
+        ("99990001/=1.00", "BANK/ACCOUNT=AMOUNT"),
+        ("=1.00", "BANK/ACCOUNT=AMOUNT"),
+        ("99990001/00000001-8=1.00", "check digit"),
+        ("00000001=1.00", "check digit"),
+        ("99990001/00000001-9=", "two decimals"),
+        ("99990001/00000001-9=1,50", "two decimals"),
+        ("99990001/00000001-9=0.00", "greater than zero"),
+    ],
 )
-def test_a_leg_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"00000001|BANK/ACCOUNT"):
-        read_leg(text)
-    assert read_leg("99990001/00000001-9=1.50") == (AccountRef("99990001", "00000001-9"), 150)
+def test_a_leg_that_cannot_be_read_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    init(tmp_path, 1)
+    with pytest.raises(ValueError, match=why):
+        read_leg(text, tmp_path, A)
+
+
+@pytest.mark.parametrize("bank", ["99990002/", "2/", "Pitanga/", "pitanga/", ""])
+def test_a_legs_bank_goes_by_code_number_or_name_or_is_where_it_is_ordered(tmp_path: Path, bank: str) -> None:
+    init(tmp_path, 2)
+    assert read_leg(f"{bank}00000001-9=1.50", tmp_path, "2") == (AccountRef(B, "00000001-9"), 150)
+
+
+def test_a_legs_bank_may_have_its_files_elsewhere_and_must_be_in_the_network(tmp_path: Path) -> None:
+    init(tmp_path, 2)
+    shutil.rmtree(tmp_path / B)
+    assert read_leg("pitanga/00000001-9=1.50", tmp_path, A) == (AccountRef(B, "00000001-9"), 150)
+    with pytest.raises(Misconfigured, match="does not hold the files of bank 99990002"):
+        find(tmp_path, "pitanga")
+    with pytest.raises(Misconfigured, match=r"no bank '99990003' .*; there are 1 = 99990001 Aroeira, 2 = 99990002"):
+        read_leg("99990003/00000001-9=1.50", tmp_path, A)

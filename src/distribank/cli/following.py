@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +15,7 @@ from distribank.network import DEFAULT_DATA_DIR
 app = typer.Typer()
 
 Legs = list[str]
+LEG: Final = "[BANK/]ACCOUNT=AMOUNT"
 
 
 @app.command()
@@ -36,9 +37,13 @@ def trace(
 @app.command()
 def transfer(
     at: Annotated[str, typer.Option("--at", metavar="BANK", help="The bank at which it is ordered.")],
-    cpf: Annotated[str, typer.Option("--cpf", help="Whose order it is.")],
-    debit: Annotated[Legs, typer.Option("--debit", metavar="BANK/ACCOUNT=AMOUNT", help="Out of it; may be repeated.")],
-    credit: Annotated[Legs, typer.Option("--credit", metavar="BANK/ACCOUNT=AMOUNT", help="Into it; may be repeated.")],
+    cpf: Annotated[str, typer.Option("--cpf", help="The CPF of whoever orders it.")],
+    debit: Annotated[
+        Legs, typer.Option("--debit", metavar="[BANK/]ACCOUNT=AMOUNT", help="Out of this account; may be repeated.")
+    ],
+    credit: Annotated[
+        Legs, typer.Option("--credit", metavar="[BANK/]ACCOUNT=AMOUNT", help="Into this account; may be repeated.")
+    ],
     description: Annotated[str | None, typer.Option("--description", help="What all parties will read.")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
@@ -50,13 +55,17 @@ def transfer(
 ) -> None:
     """Order a transfer and show its phases as they happen; exit status 0 only if it is committed.
 
+    A BANK is named by its code, its number or its name; a leg without one is at the bank of --at.
+
+    Money at other banks is debited with a consent given there.
+
     The password comes from standard input, from DISTRIBANK_PASSWORD, or is asked for.
     """
     from distribank.network.following import read_leg
     from distribank.network.following import transfer as order
 
     try:
-        debits, credits_ = [read_leg(text) for text in debit], [read_leg(text) for text in credit]
+        debits, credits_ = ([read_leg(text, data_dir, at) for text in side] for side in (debit, credit))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     password = _password(from_stdin=password_stdin)

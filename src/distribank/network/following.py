@@ -17,7 +17,7 @@ from urllib.parse import quote
 from distribank.breakages import Breakage
 from distribank.core.documents import parse_account_number
 from distribank.core.money import parse_amount
-from distribank.network.layout import LocalBank, find, load_some
+from distribank.network.layout import LocalBank, code_of, find, load_some
 from distribank.network.speaking import AccountRef, Answer, Session, client_of
 
 FOLLOW_SECONDS: Final = 30.0
@@ -53,16 +53,20 @@ def transfer(
     return asyncio.run(_transfer(find(data_dir, at), cpf, password, debits, credits_, description, as_json))
 
 
-def read_leg(text: str) -> tuple[AccountRef, int]:
-    """What ``BANK/ACCOUNT=AMOUNT`` means, in centavos; ``ValueError`` says what is wrong with it."""
-    account, equals, amount = text.partition("=")
-    bank, slash, number = account.partition("/")
-    if not (equals and slash and bank and number):
-        raise ValueError(f"{text}: a leg is written BANK/ACCOUNT=AMOUNT, as in 99990001/00000012-4=150.00")
+def read_leg(text: str, data_dir: Path, at: str) -> tuple[AccountRef, int]:
+    """What ``BANK/ACCOUNT=AMOUNT`` means, in centavos: BANK as ``code_of`` takes it, or left out where it is *at*.
+
+    ``ValueError`` says what is wrong with it; ``Misconfigured`` if there is no such bank.
+    """
+    account, _equals, amount = text.rpartition("=")
+    bank, slash, number = account.rpartition("/")
+    if not number or (slash and not bank):
+        raise ValueError(f"{text!r}: a leg is written BANK/ACCOUNT=AMOUNT, as in 2/00000012-4=150.00")
     try:
-        return AccountRef(bank, parse_account_number(number)), parse_amount(amount)
+        number, centavos = parse_account_number(number), parse_amount(amount)
     except ValueError as error:
-        raise ValueError(f"{text}: {error}") from None
+        raise ValueError(f"{text!r}: {error}") from None
+    return AccountRef(code_of(data_dir, bank or at), number), centavos
 
 
 async def _trace(transfer_id: str, banks: Sequence[LocalBank], media_type: str) -> Answer:

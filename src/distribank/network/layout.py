@@ -160,21 +160,37 @@ def load_some(data_dir: Path) -> list[LocalBank]:
     """The same, for whoever cannot do without: ``Misconfigured`` if there is none."""
     banks = load(data_dir)
     if not banks:
-        raise Misconfigured(
-            f"{data_dir} holds no banks; say where they are with --data-dir, or make some with  "
-            f"distribank up --data-dir {data_dir}"
-        )
+        raise _no_banks(data_dir)
     return banks
 
 
 def find(data_dir: Path, wanted: str) -> LocalBank:
-    """The bank of *data_dir* with this code, this number (from 1) or this name; ``Misconfigured`` if there is none."""
-    banks = load_some(data_dir)
-    for number, bank in enumerate(banks, 1):
-        if wanted in (bank.code, str(number)) or wanted.casefold() == bank.name.casefold():
-            return bank
-    known = ", ".join(f"{number} = {bank.code} {bank.name}" for number, bank in enumerate(banks, 1))
+    """The bank that ``code_of`` finds; ``Misconfigured`` if there is none, or if its files are not in *data_dir*."""
+    code = code_of(data_dir, wanted)
+    if not (data_dir / code / "bank.env").exists():
+        raise Misconfigured(f"{data_dir} does not hold the files of bank {code}: try where that bank runs")
+    return _read_bank(data_dir / code)
+
+
+def code_of(data_dir: Path, wanted: str) -> str:
+    """The code of the bank with this code, this number (its place in the network file, by code, from 1) or this name;
+    ``Misconfigured`` if the network file lists none.
+    """
+    listed = sorted(_read_listed(data_dir).items())
+    if not listed:
+        raise _no_banks(data_dir)
+    for number, (code, entry) in enumerate(listed, 1):
+        if wanted in (code, str(number)) or wanted.casefold() == entry["name"].casefold():
+            return code
+    known = ", ".join(f"{number} = {code} {entry['name']}" for number, (code, entry) in enumerate(listed, 1))
     raise Misconfigured(f"no bank {wanted!r} in {data_dir}; there are {known}")
+
+
+def _no_banks(data_dir: Path) -> Misconfigured:
+    return Misconfigured(
+        f"{data_dir} holds no banks; say where they are with --data-dir, or make some with  "
+        f"distribank up --data-dir {data_dir}"
+    )
 
 
 def _init(data_dir: Path, banks: int, base_port: int | None, where: Place) -> list[LocalBank]:
