@@ -43,7 +43,7 @@ def test_a_pid_that_a_stranger_has_got_is_never_signalled(tmp_path: Path) -> Non
         bank.pid_file.write_text(str(stranger.pid))
         try:
             for verb in (breaking.freeze, breaking.thaw, breaking.kill):
-                with pytest.raises(Breakage, match="is not running here"):
+                with pytest.raises(Breakage, match=r"is not running here; start it with .* start 99990001"):
                     verb(bank)
             assert stranger.poll() is None
         finally:
@@ -59,7 +59,7 @@ async def test_what_is_so_already_is_said(tmp_path: Path) -> None:
         assert breaking.freeze(bank.bank) == bank.pid
         with pytest.raises(Breakage, match="is frozen already"):
             breaking.freeze(bank.bank)
-        with pytest.raises(Breakage, match="thaw it instead"):
+        with pytest.raises(Breakage, match=r"thaw it instead, with .* thaw 99990001"):
             breaking.start(tmp_path, bank.bank)
         assert breaking.thaw(bank.bank) == bank.pid
         assert bank.pid is not None

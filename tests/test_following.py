@@ -60,6 +60,10 @@ async def test_a_transfer_is_ordered_followed_and_found_again_when_its_coordinat
         refused = await run(tmp_path, *order, "--json", DISTRIBANK_PASSWORD=PASSWORD)
         assert refused.returncode == 1
         assert "insufficient_funds" in refused.stdout + refused.stderr
+        plainly = await run(tmp_path, *order, DISTRIBANK_PASSWORD=PASSWORD)
+        assert f" is aborted: insufficient_funds at {A} {mine.account}, the " in plainly.stdout
+        partial = await run(tmp_path, "trace", transfer_id[-8:])
+        assert (partial.returncode, "give the whole transfer_id" in partial.stderr) == (1, True)
 
         drawn = await run(tmp_path, "trace", transfer_id, "--mermaid")
         assert (drawn.returncode, drawn.stdout.startswith("sequenceDiagram\n")) == (0, True)
@@ -67,6 +71,7 @@ async def test_a_transfer_is_ordered_followed_and_found_again_when_its_coordinat
         found = await run(tmp_path, "trace", transfer_id, "--json")
         assert found.returncode == 0, found.stderr
         assert f"Told by {B}, because {A}" in found.stderr
+        assert "no bank can be reached there; does it run?" in found.stderr
         trace = json.loads(found.stdout)
         assert {line["bank"] for line in trace["lines"]} == {B}
         unknown = await run(tmp_path, "trace", transfer_id[:-4] + "0000")

@@ -87,9 +87,11 @@ def resolve(
         raise typer.BadParameter(f"{decision!r} is neither commit nor abort", param_hint="commit|abort")
     banks = {each.code: each for each in _banks(data_dir, bank)}
     items = asyncio.run(doubts.in_doubt(list(banks.values()))).only(transaction).items
-    if len(items) != 1:
-        where = ", ".join(f"{item['bank_name']} ({item['bank']})" for item in items) or "none that answers"
-        raise Breakage(f"an outcome is forced at one bank at a time; banks where {transaction} is in doubt: {where}")
+    if not items:
+        raise Breakage(f"{transaction} is in doubt at no bank that answers")
+    if len(items) > 1:
+        where = ", ".join(f"{item['bank_name']} ({item['bank']})" for item in items)
+        raise Breakage(f"an outcome is forced at one bank at a time: choose one with --bank; in doubt at {where}")
     [item] = items
     chosen, known = banks[item["bank"]], item["transaction"]
     if not yes:
@@ -102,13 +104,9 @@ def resolve(
 
 
 def _banks(data_dir: Any, bank: str | None) -> list[LocalBank]:
-    from distribank.breakages import Misconfigured
-    from distribank.network.layout import find, load
+    from distribank.network.layout import find, load_some
 
-    banks = load(data_dir) if bank is None else [find(data_dir, bank)]
-    if not banks:
-        raise Misconfigured(f"there are no banks in {data_dir}")
-    return banks
+    return load_some(data_dir) if bank is None else [find(data_dir, bank)]
 
 
 def _show(found: Found, as_json: bool, line: Any, nothing: str) -> None:

@@ -17,6 +17,7 @@ import httpx
 
 from distribank.breakages import Breakage
 from distribank.network.layout import LocalBank
+from distribank.network.pasting import bank_command, data_option, own_command
 from distribank.network.pids import is_frozen, is_locked, running_pid
 from distribank.network.processes import LOG_LINES, POLL_SECONDS, START_SECONDS, is_free, last_words
 
@@ -59,11 +60,11 @@ def start(data_dir: Path, bank: LocalBank) -> int:
     """Have ``distribank up`` start it again; its pid. It is ready when this returns."""
     pid = running_pid(bank.pid_file)
     if pid is not None:
-        frozen = "frozen; thaw it instead" if is_frozen(pid) else "running already"
-        raise Breakage(f"bank {bank.name} is {frozen} (pid {pid})")
+        thaw_it = f"frozen (pid {pid}); thaw it instead, with  {bank_command('thaw', bank.code, data_dir)}"
+        raise Breakage(f"bank {bank.name} is {thaw_it if is_frozen(pid) else f'running already (pid {pid})'}")
     if not is_locked(data_dir / UP_LOCK):
         raise Breakage(
-            f"no  distribank up  runs on {data_dir}: start all banks with  distribank up --data-dir {data_dir}"
+            f"no  distribank up  runs on {data_dir}: start all banks with  {own_command('up', *data_option(data_dir))}"
         )
     if not is_free(bank.port):
         raise Breakage(f"port {bank.port} of bank {bank.name} is in use: stop what listens there first")
@@ -79,7 +80,8 @@ def start(data_dir: Path, bank: LocalBank) -> int:
 def _pid_of(bank: LocalBank) -> int:
     pid = running_pid(bank.pid_file)
     if pid is None:
-        raise Breakage(f"bank {bank.name} ({bank.code}) is not running here")
+        again = bank_command("start", bank.code, bank.directory.parent)
+        raise Breakage(f"bank {bank.name} ({bank.code}) is not running here; start it with  {again}")
     return pid
 
 

@@ -85,8 +85,10 @@ async def _trace(transfer_id: str, banks: Sequence[LocalBank], media_type: str) 
                 print(f"Told by {bank.code}, because {silent[0]}", file=sys.stderr)
             return answer
     if silent:
-        raise Breakage(f"no bank that answers knows transfer {transfer_id}; these did not answer: {'; '.join(silent)}")
-    raise Breakage(f"no bank knows transfer {transfer_id}")
+        unheard = "\n  ".join(silent)
+        raise Breakage(f"no bank that answers knows transfer {transfer_id}; these did not answer:\n  {unheard}")
+    whole = "" if transfer_id.count(".") == 2 else ": give the whole transfer_id, as the answer to its order has it"
+    raise Breakage(f"no bank knows transfer {transfer_id}{whole}")
 
 
 async def _ask(bank: LocalBank, transfer_id: str, media_type: str) -> Answer:
@@ -116,8 +118,14 @@ async def _transfer(
         print(json.dumps({**known, "trace": found}, indent=2, ensure_ascii=False))
     else:
         reason = known.get("reason")
-        print(f"{transfer_id} is {known['status']}" + (f": {reason['code']}, {reason['detail']}" if reason else ""))
+        print(f"{transfer_id} is {known['status']}{_because(reason) if reason else ''}")
     return 0 if known["status"] in ("committed", "completed") else 1
+
+
+def _because(reason: dict[str, Any]) -> str:
+    """Why it was refused, and at which account if one is to blame."""
+    where = " ".join(reason[part] for part in ("bank", "account") if part in reason)
+    return f": {reason['code']}{f' at {where}' if where else ''}, {reason['detail']}"
 
 
 async def _follow(session: Session, transfer_id: str, out: Any) -> dict[str, Any]:

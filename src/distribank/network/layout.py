@@ -32,6 +32,7 @@ from dotenv import dotenv_values
 
 from distribank import strict_json
 from distribank.breakages import Misconfigured
+from distribank.network.pasting import data_option, own_command
 from distribank.peers.roster import Roster, create_private_key, load_private_key, parse_url, public_key_text
 
 HOST: Final = "127.0.0.1"
@@ -189,7 +190,7 @@ def code_of(data_dir: Path, wanted: str) -> str:
 def _no_banks(data_dir: Path) -> Misconfigured:
     return Misconfigured(
         f"{data_dir} holds no banks; say where they are with --data-dir, or make some with  "
-        f"distribank up --data-dir {data_dir}"
+        f"{own_command('up', *data_option(data_dir))}"
     )
 
 

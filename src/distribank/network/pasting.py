@@ -23,5 +23,9 @@ def own_command(*arguments: str) -> str:
 
 def bank_command(verb: str, bank: str, data_dir: Path) -> str:
     """The command line that does *verb* to *bank*, named as `find` takes it, of *data_dir*."""
-    where = [] if data_dir == DEFAULT_DATA_DIR else ["--data-dir", str(data_dir)]
-    return own_command(verb, bank, *where)
+    return own_command(verb, bank, *data_option(data_dir))
+
+
+def data_option(data_dir: Path) -> list[str]:
+    """What tells a command where the banks' files are; nothing where it looks there anyhow."""
+    return [] if data_dir == DEFAULT_DATA_DIR else ["--data-dir", str(data_dir)]

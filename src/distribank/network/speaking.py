@@ -95,7 +95,7 @@ class BankClient:
         try:
             response = await self._http.request(method, path, **request)
         except httpx.HTTPError as error:
-            raise Breakage(f"{asked} was not answered: {type(error).__name__} {error}") from error
+            raise Breakage(f"{asked} was not answered: {_why(error)}") from error
         is_json = "json" in response.headers.get("content-type", "")
         body = response.json() if is_json else response.text
         return Answer(asked, response.status_code, body, time.monotonic() - begun, response.headers)
@@ -216,6 +216,14 @@ class Session:
         """The transfer as this bank knows it."""
         body: dict[str, Any] = (await self.get(f"/v1/transfers/{transfer_id}")).expect(200)
         return body
+
+
+def _why(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return "no bank can be reached there; does it run?"
+    if isinstance(error, httpx.TimeoutException):
+        return "the bank takes too long; is it frozen?"
+    return f"{type(error).__name__} {error}".rstrip()
 
 
 def centavos(amount: str) -> int:
