@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distribank.config import environment_names
+from distribank.network.people import seed
 from tests.processes import CPFS, RealBank, network_of, until
 
 ROOT = Path(__file__).parent.parent
@@ -46,11 +47,25 @@ def bash(commands: str, cwd: Path, **environment: str) -> str:
         text=True,
         timeout=30,
         cwd=cwd,
-        env={**os.environ, "NO_PROXY": "127.0.0.1", **environment},
+        env={
+            **os.environ,
+            "NO_PROXY": "127.0.0.1",
+            "PATH": f"{cwd / '.venv' / 'bin'}:{os.environ['PATH']}",
+            **environment,
+        },
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+def with_the_program(directory: Path) -> Path:
+    """*directory*, where the commands find ``distribank`` as they do behind ``make``."""
+    program = directory / ".venv" / "bin" / "distribank"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m distribank "$@"\n')
+    program.chmod(0o755)
+    return directory
 
 
 def run_example(banks: list[RealBank]) -> str:
@@ -74,16 +89,29 @@ async def test_the_first_transfer_by_hand_works_as_printed(tmp_path: Path) -> No
             assert account["posted_balance"] == expected
 
 
+async def test_a_transfer_by_command_is_shown_as_it_happens(tmp_path: Path) -> None:
+    async with network_of(tmp_path / "data", 4):
+        await seed(tmp_path / "data", str, password=PASSWORD)
+        said = bash(block("by command"), with_the_program(tmp_path), DISTRIBANK_PASSWORD=PASSWORD)
+
+        *phases, last = said.splitlines()
+        assert [phase.split()[2] for phase in phases if " began, and asked 99990002, 99990004 " in phase] == ["Aroeira"]
+        assert sum(" and voted yes; " in phase for phase in phases) == 2
+        assert last.endswith(" is completed")
+
+
 @needs_curl
 async def test_a_bank_killed_by_hand_leaves_a_doubt_that_its_return_settles(tmp_path: Path) -> None:
     async with network_of(tmp_path / "data", 2) as banks:
         a, b = banks
 
-        said = bash(
-            at(block("first transfer") + block("in doubt"), banks), tmp_path, PID_A=str(a.pid), PID_B=str(b.pid)
-        )
+        said = bash(at(block("first transfer") + block("in doubt"), banks), with_the_program(tmp_path))
 
-        assert '"in_doubt":true' in said.splitlines()[-1]
+        *_, doubt, transfer_id, unanswered = said.splitlines()
+        assert doubt.startswith("99990002  Pitanga      participant since ")
+        assert doubt.endswith("voted yes to 99990001; no outcome heard yet")
+        assert transfer_id.strip().startswith("99990001.")
+        assert unanswered.startswith("no list from 99990001: ")
         assert a.exit_status == -9
         await a.restart()
 
