@@ -97,7 +97,8 @@ class Hall:
 async def hall(banks: int = 1, **changes: Any) -> AsyncIterator[Hall]:
     """*banks* banks that serve clients, stopped at the end."""
     stopwatch = Stopwatch()
-    async with world(banks) as network:
+    position_cap = settings_for("99990001", **changes).position_limit_centavos
+    async with world(banks, position_cap=position_cap) as network:
         apps = {
             code: create_app(
                 settings_for(code, **changes),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distribank.core.money import MAX_AMOUNT
-from distribank.core.planning import MAX_DEBITS, Plan, Source, plan
+from distribank.core.planning import MAX_DEBITS, Plan, Source, plan, within
 
 HOME = ("A", "B")
 rooms = st.integers(-5, 50)
@@ -46,9 +46,22 @@ def test_the_order_in_which_sources_are_given_changes_nothing(amount: int, given
     assert plan(amount, shuffled, HOME) == plan(amount, given_, HOME)
 
 
+@given(sources, st.dictionaries(st.sampled_from("ABC"), st.integers(-5, 60)))
+def test_no_bank_gives_more_than_its_ceiling_nor_less_than_it_could(
+    given_: list[Source], ceilings: dict[str, int]
+) -> None:
+    found = within(given_, ceilings)
+    for bank in "ABCDE":
+        could = sum(max(0, source.room) for source in given_ if source.bank == bank)
+        assert sum(s.room for s in found if s.bank == bank) == min(could, max(0, ceilings.get(bank, could)))
+    can = {(source.bank, source.account): max(0, source.room) for source in given_}
+    assert all(0 <= source.room <= can[source.bank, source.account] for source in found)
+
+
 def test_the_largest_accounts_pay_where_a_transfer_has_no_room_for_all() -> None:
     many = [Source("A", f"{number:02d}", 1) for number in range(70)] + [Source("C", "1", 100)]
     made = plan(150, many, HOME)
     assert (len(made.debits), sum(debit.room for debit in made.debits)) == (51, 150)
-    assert plan(163, many, HOME) == Plan((), 100 + MAX_DEBITS - 1)
+    assert plan(163, many, HOME) == Plan((), 100 + MAX_DEBITS - 1, crowded=True)
+    assert plan(200, many[:MAX_DEBITS], HOME) == Plan((), MAX_DEBITS)
     assert plan(1, [Source("A", "1", 10 * MAX_AMOUNT)], HOME).reachable == MAX_AMOUNT

@@ -271,6 +271,10 @@ class PlanOrder(Order):
         default=None, max_length=MAX_DESCRIPTION, pattern=_NO_CONTROLS, description="What all parties will read."
     )
 
+    def kept_on(self, bank: str) -> set[tuple[str, str]]:
+        """The accounts that `keep` names, *bank* where none is named."""
+        return set() if isinstance(self.keep, int) else {kept.name(bank) for kept in self.keep}
+
     def kept(self, name: tuple[str, str], bank: str) -> int:
         """Centavos that are to stay on the account *name*; of several amounts for it, the greatest."""
         if isinstance(self.keep, int):

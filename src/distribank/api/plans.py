@@ -13,13 +13,14 @@ from distribank.api.answers import Json
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.orders import PlanOrder
-from distribank.api.problems import Problem
+from distribank.api.problems import Problem, refused
 from distribank.api.routes import HolderRoute, router
 from distribank.api.transfers import MAX_ACCOUNTS
 from distribank.bank import Bank, Linked
 from distribank.core.holders import Holder
 from distribank.core.money import MAX_BALANCE, format_amount
-from distribank.core.planning import Source, plan
+from distribank.core.planning import MAX_DEBITS, Plan, Source, plan, within
+from distribank.core.transfer import Direction, Leg
 
 plans = router("Transfers", HolderRoute)
 
@@ -33,7 +34,9 @@ Name = tuple[str, str]
     responses=problems(
         {
             422: "`insufficient_funds`: the detail says how much can be reached; `unknown_bank`, `not_a_holder`, "
-            "`consent_required`, `invalid_amount`, `invalid_account_number`, `invalid_request`"
+            "`consent_required`, `account_not_found`, `account_closed`, `limit_exceeded`, `invalid_amount`, "
+            "`invalid_account_number`, `invalid_request`",
+            503: "`bank_unreachable`: the bank to be credited did not answer within 2 s; `not_ready`",
         }
     ),
     summary="Propose where the money comes from",
@@ -42,32 +45,37 @@ async def plan_transfer(request: Request, order: PlanOrder) -> Response:
     """From the accounts here that the holder may debit alone, and by consent elsewhere, at as few banks as can be.
 
     The answer can be ordered as it is with `POST /v1/transfers`. Nothing is reserved: balances may change until then.
+    Whether the account exists into which it goes is known only where that is at this bank.
     """
     bank, holder = bank_of(request), holder_of(request)
     to = order.to.name(bank.code)
     chosen = None if order.from_ is None else {account.name(bank.code) for account in order.from_}
-    for code in sorted({to[0], *(name[0] for name in chosen or ())}):
+    named = {*(chosen or ()), *order.kept_on(bank.code)}
+    asked = {to[0], *(name[0] for name in named)}
+    for code in sorted(asked):
         if code != bank.code and bank.peers.view(code) is None:
             raise Problem("unknown_bank", "no such bank in this network", bank=code)
-    linked = await bank.following.linked(holder.cpf, None if chosen is None else {name[0] for name in chosen})
+    linked = await bank.following.linked(holder.cpf, None if chosen is None else asked)
+    if to[0] in linked.offline:
+        raise Problem("bank_unreachable", "the bank to be credited did not answer; try again later", bank=to[0])
     rooms = await _rooms(bank, holder, linked)
-    if chosen is not None:
-        _check(chosen, rooms, bank.code, linked.offline)
+    _check(named, rooms, bank.code, linked.offline)
     sources = [
         Source(*name, min(available - order.kept(name, bank.code), ceiling))
         for name, (available, ceiling) in rooms.items()
         if name != to and (chosen is None or name in chosen)
     ]
-    made = plan(order.amount, sources, (bank.code, to[0]))
+    ceilings = await bank.ordering.drawable({source.bank for source in sources} - {bank.code, to[0]})
+    made = plan(order.amount, within(sources, ceilings), (bank.code, to[0]))
     if not made.debits:
-        reachable, silent = format_amount(made.reachable), ", ".join(linked.offline)
-        detail = f"at most {reachable} can be reached"
-        if silent:
-            detail = f"at most {reachable} can be reached; these banks did not answer: {silent}"
-        raise Problem("insufficient_funds", detail)
+        raise _out_of_reach(made, linked.offline)
+    legs = _legs(made, to, order.amount)
+    refusal = await bank.ordering.refusal_of(holder, legs)
+    if refusal is not None:
+        raise refused(refusal)
     content: Json = {
-        "debits": [_leg((debit.bank, debit.account), debit.room) for debit in made.debits],
-        "credits": [_leg(to, order.amount)],
+        "debits": [_leg(leg) for leg in legs if leg.direction is Direction.DEBIT],
+        "credits": [_leg(leg) for leg in legs if leg.direction is Direction.CREDIT],
     }
     if order.description is not None:
         content["description"] = order.description
@@ -91,9 +99,9 @@ async def _rooms(bank: Bank, holder: Holder, linked: Linked) -> dict[Name, tuple
     return rooms
 
 
-def _check(chosen: Collection[Name], rooms: Collection[Name], own: str, offline: Collection[str]) -> None:
+def _check(named: Collection[Name], rooms: Collection[Name], own: str, offline: Collection[str]) -> None:
     """Refuse accounts that the holder cannot draw on; of a bank that did not answer, that is not known."""
-    for bank, account in sorted(chosen):
+    for bank, account in sorted(named):
         if (bank, account) in rooms or bank in offline:
             continue
         code, detail = "consent_required", "no consent lets this bank debit this account"
@@ -102,5 +110,24 @@ def _check(chosen: Collection[Name], rooms: Collection[Name], own: str, offline:
         raise Problem(code, detail, bank=bank, account=account)
 
 
-def _leg(name: Name, amount: int) -> Json:
-    return {"bank": name[0], "account": name[1], "amount": format_amount(amount)}
+def _out_of_reach(made: Plan, offline: Collection[str]) -> Problem:
+    """How much there is instead, and why it may not be all."""
+    amount, silent = format_amount(made.reachable), ", ".join(offline)
+    detail = f"at most {amount} can be reached"
+    if made.crowded:
+        detail = f"at most {amount} can be reached with {MAX_DEBITS} debits, all that a transfer has room for"
+    if silent:
+        detail = f"{detail}; these banks did not answer: {silent}"
+    return Problem("insufficient_funds", detail)
+
+
+def _legs(made: Plan, to: Name, amount: int) -> tuple[Leg, ...]:
+    debits = [
+        Leg(number, debit.bank, debit.account, Direction.DEBIT, debit.room)
+        for number, debit in enumerate(made.debits, start=1)
+    ]
+    return (*debits, Leg(len(debits) + 1, *to, Direction.CREDIT, amount))
+
+
+def _leg(leg: Leg) -> Json:
+    return {"bank": leg.bank, "account": leg.account, "amount": format_amount(leg.amount)}

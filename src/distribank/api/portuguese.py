@@ -71,8 +71,12 @@ TITLES: Final[dict[str, str]] = {
 SENTENCES: Final[dict[str, str]] = {
     # Plans
     "at most {amount} can be reached": "dá para alcançar no máximo {amount}",
-    "at most {amount} can be reached; these banks did not answer: {banks}": (
-        "dá para alcançar no máximo {amount}; estes bancos não responderam: {banks}"
+    "at most {amount} can be reached with {count} debits, all that a transfer has room for": (
+        "dá para alcançar no máximo {amount} com {count} débitos, o máximo de uma transferência"
+    ),
+    "{why}; these banks did not answer: {banks}": "{why}; estes bancos não responderam: {banks}",
+    "the bank to be credited did not answer; try again later": (
+        "o banco da conta a ser creditada não respondeu; tente novamente mais tarde"
     ),
     "no consent lets this bank debit this account": "nenhum consentimento permite a este banco debitar esta conta",
     "this bank has no such account that you may debit alone": (

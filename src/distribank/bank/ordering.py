@@ -18,7 +18,7 @@ from distribank.core import coordinator
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, Retry, judge
-from distribank.core.ledger import Ledger, check_approval, position_book
+from distribank.core.ledger import Ledger, check_approval, position_book, position_room
 from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import State, Transaction
 from distribank.core.refusals import Code, Refusal
@@ -105,6 +105,21 @@ class Ordering:
         await asyncio.shield(drive.finished)
         return drive.transaction
 
+    async def refusal_of(self, holder: Holder, legs: tuple[Leg, ...]) -> Refusal | None:
+        """Why this bank itself would refuse this order now; nothing is held, and other banks have not been asked."""
+        own, flows = legs_at(self._rhythm.code, legs), self._flows(legs)
+        ledger = await self._rhythm.ledger(dict.fromkeys(leg.account for leg in own))
+        positions = await self._rhythm.positions(flows)
+        refusal = self._refuse_at_once(holder, legs, ledger)
+        return refusal or coordinator.check(own, ledger, flows, positions, self._most_owed)
+
+    async def drawable(self, banks: Iterable[str]) -> dict[str, int]:
+        """The most, in centavos, that each of *banks* may still come to owe this one, where there is such a limit."""
+        if self._cap is None:
+            return {}
+        positions = await self._rhythm.positions(dict.fromkeys(banks, -1))
+        return {bank: position_room(positions[position_book(bank)], self._most_owed) for bank in banks}
+
     async def _durable(self, transaction: str) -> Transaction:
         """The transaction as it is now, once that is durable: nobody hears of it earlier."""
         known = await self._store.get(Transaction, transaction)
@@ -127,8 +142,7 @@ class Ordering:
             order = Order(
                 self._rhythm.end_to_end_id(), holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs
             )
-            flows = {bank: net_flow(legs_at(bank, legs)) for bank in banks_of(legs) if bank != self._rhythm.code}
-            positions = await self._rhythm.positions(flows)
+            positions = await self._rhythm.positions(self._flows(legs))
             now = self._rhythm.now()
             step = coordinator.begin(
                 self._rhythm.transaction_id(),
@@ -137,7 +151,7 @@ class Ordering:
                 positions,
                 now,
                 now.wall_ms + round(self._vote_deadline * 1000) + CLOCK_BOUND_MS,
-                cap=MAX_BALANCE if self._cap is None else self._cap,
+                cap=self._most_owed,
                 refusal=self._refuse_at_once(holder, legs, ledger),
             )
             known = step.transaction
@@ -190,6 +204,15 @@ class Ordering:
                     Code.BANK_UNREACHABLE, f"{bank} is offline; nothing moved, try again later with a new key", bank
                 )
         return None
+
+    @property
+    def _most_owed(self) -> int:
+        """Centavos that any one peer may come to owe this bank."""
+        return MAX_BALANCE if self._cap is None else self._cap
+
+    def _flows(self, legs: tuple[Leg, ...]) -> dict[str, int]:
+        """What this bank would come to owe each other by *legs*."""
+        return {bank: net_flow(legs_at(bank, legs)) for bank in banks_of(legs) if bank != self._rhythm.code}
 
     def _position_locks(self, legs: Iterable[Leg]) -> list[str]:
         """Where there is a cap, the positions with the banks concerned are locked like accounts."""

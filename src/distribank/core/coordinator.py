@@ -74,6 +74,13 @@ class Situation:
         return self.transaction
 
 
+def check(
+    own: tuple[Leg, ...], ledger: Ledger, flows: Mapping[str, int], positions: Mapping[str, Book], cap: int
+) -> Refusal | None:
+    """Why the bank where a transfer is ordered cannot do its *own* legs of it, nor let others owe it that much."""
+    return books.check(ledger, own) or _check_positions(flows, positions, cap)
+
+
 def begin(
     transaction: str,
     order: Order,
@@ -107,7 +114,7 @@ def begin(
         subjects=(order.holder_id, *dict.fromkeys(leg.account for leg in own)),
     )
     flows = flows_of(known)
-    refusal = refusal or books.check(ledger, own) or _check_positions(flows, positions, cap)
+    refusal = refusal or check(own, ledger, flows, positions, cap)
     if refusal is not None:
         known = replace(known, subjects=(order.holder_id,))
         return replace(_decide_abort(known, refusal.at(bank), now, before=State.NOTHING), forced=True)

@@ -363,9 +363,14 @@ def _resolve(before: Account, hold: Hold, state: HoldState, stamp: int) -> tuple
 
 def check_position(book: Book, inflow: int, cap: int) -> Refusal | None:
     """Why the peer of this position may not come to owe *inflow* more, or ``None``. Whatever is reserved counts."""
-    if -book.balance + book.reserved + inflow > min(cap, MAX_BALANCE):
+    if inflow > position_room(book, cap):
         return Refusal(Code.POSITION_LIMIT, "this would let a peer owe this bank more than its limit")
     return None
+
+
+def position_room(book: Book, cap: int) -> int:
+    """What the peer of this position may still come to owe, in centavos; negative where it owes too much already."""
+    return min(cap, MAX_BALANCE) + book.balance - book.reserved
 
 
 def reserve_positions(flows: Mapping[str, int], *, give_back: bool = False) -> tuple[LedgerRow, ...]:

@@ -5,8 +5,8 @@ Pure arithmetic on what each account could give at one moment. It promises nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from distribank.core.money import MAX_AMOUNT
@@ -27,10 +27,25 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Proposed debits, each above zero, which sum to the amount wanted; none if *reachable* is less than that."""
+    """Proposed debits, each above zero, which sum to the amount wanted; none if *reachable* is less than that.
+
+    *crowded*: there is money on more accounts than a transfer has debit legs for.
+    """
 
     debits: tuple[Source, ...]
     reachable: int
+    crowded: bool = False
+
+
+def within(sources: Iterable[Source], ceilings: Mapping[str, int]) -> list[Source]:
+    """*sources* with rooms that together do not pass the ceiling of their bank, where it has one; the largest first."""
+    left, found = dict(ceilings), []
+    for source in sorted(sources, key=_largest_first):
+        room = max(0, min(source.room, left.get(source.bank, source.room)))
+        if source.bank in left:
+            left[source.bank] -= room
+        found.append(replace(source, room=room))
+    return found
 
 
 def plan(amount: int, sources: Iterable[Source], home: tuple[str, ...]) -> Plan:
@@ -40,10 +55,10 @@ def plan(amount: int, sources: Iterable[Source], home: tuple[str, ...]) -> Plan:
     can give less. The same sources, in whatever order, give the same plan.
     """
     usable = [Source(s.bank, s.account, min(s.room, MAX_AMOUNT)) for s in sources if s.room > 0]
-    largest = sorted(usable, key=lambda s: (-s.room, s.bank, s.account))
+    largest = sorted(usable, key=_largest_first)
     reachable = sum(source.room for source in largest[:MAX_DEBITS])
     if amount > reachable:
-        return Plan((), reachable)
+        return Plan((), reachable, crowded=len(usable) > MAX_DEBITS)
     of_bank: dict[str, int] = {}
     for source in usable:
         of_bank[source.bank] = of_bank.get(source.bank, 0) + source.room
@@ -58,3 +73,7 @@ def plan(amount: int, sources: Iterable[Source], home: tuple[str, ...]) -> Plan:
             debits.append(Source(source.bank, source.account, taken))
         amount -= taken
     return Plan(tuple(debits), reachable)
+
+
+def _largest_first(source: Source) -> tuple[int, str, str]:
+    return -source.room, source.bank, source.account
