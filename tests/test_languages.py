@@ -18,7 +18,7 @@ import pytest
 from pydantic_core._pydantic_core import list_all_errors
 
 import distribank
-from distribank.api import portuguese
+from distribank.api import orders, portuguese
 from distribank.api.languages import Language, language_of
 from distribank.api.problems import TABLE, Invalid, Problem, broken, refused
 from distribank.breakages import Breakage, Busy, DurabilityLost, KeyInProgress, KeyReused, OutcomeUnknown, Unreachable
@@ -245,6 +245,25 @@ def test_validation_messages_are_pydantics_own_kinds_and_name_only_what_it_gives
         assert set(re.findall(r"\{(\w+)\}", template)) <= given, name
 
 
+def test_every_pattern_of_a_body_is_told_in_words_of_both_languages() -> None:
+    """Regular expressions are for machines: a client reads what is asked for."""
+
+    def patterns(schema: Any) -> Iterator[str]:
+        if isinstance(schema, dict):
+            if isinstance(schema.get("pattern"), str) and schema["type"] in ("str", "string"):
+                yield schema["pattern"]
+            schema = list(schema.values())
+        if isinstance(schema, list):
+            for member in schema:
+                yield from patterns(member)
+
+    models = [model for model in vars(orders).values() if isinstance(model, type) and issubclass(model, orders.Order)]
+    found = {pattern for model in models for pattern in patterns(model.__pydantic_core_schema__)}
+
+    assert found == set(orders.PATTERNS)
+    assert set(orders.PATTERNS.values()) <= set(portuguese.SENTENCES)
+
+
 @pytest.mark.parametrize(
     ("english", "expected"),
     [
@@ -254,7 +273,7 @@ def test_validation_messages_are_pydantics_own_kinds_and_name_only_what_it_gives
             "99990002 está fora do ar; nenhum valor foi movimentado, tente mais tarde com uma chave nova",
         ),
         ("no vote in time from 99990002, 99990003", "sem resposta a tempo de 99990002, 99990003"),
-        ("this needs the authority of a holder", "isto exige a autorização de um titular"),
+        ("this needs the authority of a holder", "isto exige o acesso de um titular"),
         (
             "send application/x-www-form-urlencoded or multipart/form-data",
             "envie application/x-www-form-urlencoded ou multipart/form-data",

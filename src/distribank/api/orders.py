@@ -34,6 +34,15 @@ _UNSEEN: Final = r"\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 
 _NO_CONTROLS: Final = rf"^[^{_CONTROLS}]*$"
 _READABLE: Final = rf"^[^{_CONTROLS}]*[^{_CONTROLS}{_UNSEEN}][^{_CONTROLS}]*$"
+_EMAIL: Final = r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$"
+
+PATTERNS: Final[dict[str, str]] = {
+    BANK_CODE_PATTERN: "a bank's code is eight digits or capitals, as in 99990002",
+    _NO_CONTROLS: "line breaks, control characters and direction marks are not taken",
+    _READABLE: "something to be read is needed, without line breaks, control characters or direction marks",
+    _EMAIL: "an e-mail address is written as in maria@example.com",
+}
+"""What each pattern asks for, in words."""
 
 
 def _amount(value: object) -> int:
@@ -126,7 +135,7 @@ class Registration(Order):
     email: str | None = Field(
         default=None,
         max_length=254,
-        pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$",
+        pattern=_EMAIL,
         description="Kept, and shown to nobody.",
         examples=["maria@example.com"],
     )

@@ -20,7 +20,7 @@ TITLES: Final[dict[str, str]] = {
     "invalid_idempotency_key": "O cabeçalho Idempotency-Key não traz uma chave válida",
     "unauthorized": "É preciso um token válido",
     "invalid_credentials": "Documento ou senha incorretos",
-    "forbidden": "Esta autorização não chega a tanto",
+    "forbidden": "Este acesso não permite isto",
     "not_found": "Não há nada aqui",
     "method_not_allowed": "Este método não serve para este endereço",
     "request_timeout": "A requisição demorou demais para chegar",
@@ -36,7 +36,7 @@ TITLES: Final[dict[str, str]] = {
     "approval_expired": "O prazo de aprovação terminou",
     "approval_required": "Outros titulares precisam aprovar",
     "bank_refused": "Um banco recusou",
-    "consent_exceeded": "O consentimento não chega a tanto",
+    "consent_exceeded": "O consentimento não cobre este débito",
     "consent_expired": "O consentimento expirou",
     "consent_required": "É preciso um consentimento",
     "duplicate_holder": "Um documento aparece duas vezes",
@@ -55,7 +55,7 @@ TITLES: Final[dict[str, str]] = {
     "not_run": "A transferência não foi executada",
     "position_limit": "Um banco ficaria devendo mais do que o seu limite",
     "too_many_legs": "A transferência tem lançamentos demais",
-    "unbalanced_transfer": "Débitos e créditos não batem",
+    "unbalanced_transfer": "A soma dos débitos não é igual à dos créditos",
     "unknown_bank": "Não há esse banco na rede",
     "too_many_requests": "Tentativas demais",
     "headers_too_large": "O cabeçalho da requisição é grande demais",
@@ -70,9 +70,9 @@ TITLES: Final[dict[str, str]] = {
 
 SENTENCES: Final[dict[str, str]] = {
     # Plans
-    "at most {amount} can be reached": "dá para alcançar no máximo {amount}",
+    "at most {amount} can be reached": "é possível reunir no máximo {amount}",
     "at most {amount} can be reached with {count} debits, all that a transfer has room for": (
-        "dá para alcançar no máximo {amount} com {count} débitos, o máximo de uma transferência"
+        "é possível reunir no máximo {amount} com {count} débitos, que é o que cabe numa transferência"
     ),
     "{why}; these banks did not answer: {banks}": "{why}; estes bancos não responderam: {banks}",
     "the bank to be credited did not answer; try again later": (
@@ -80,7 +80,7 @@ SENTENCES: Final[dict[str, str]] = {
     ),
     "no consent lets this bank debit this account": "nenhum consentimento permite a este banco debitar esta conta",
     "this bank has no such account that you may debit alone": (
-        "este banco não tem tal conta que o titular possa debitar sozinho"
+        "você não tem neste banco uma conta com este número que possa debitar sozinho"
     ),
     # An operator's last resort
     "this bank coordinates it and its database was restored: only a participant's part can be forced": (
@@ -101,7 +101,7 @@ SENTENCES: Final[dict[str, str]] = {
         "envie um token obtido em POST /v1/token: `Authorization: Bearer …`"
     ),
     "this token is not valid here, or not any more": "este token não é válido aqui, ou deixou de ser",
-    "this needs the authority of {whose}": "isto exige a autorização de {whose}",
+    "this needs the authority of {whose}": "isto exige o acesso de {whose}",
     "a holder": "um titular",
     "the operator": "o operador",
     "the document or the password is wrong": "o documento ou a senha está incorreto",
@@ -175,6 +175,18 @@ SENTENCES: Final[dict[str, str]] = {
     "an account number is eight digits, a hyphen and a valid check digit, as in 00000012-4": (
         "um número de conta tem oito algarismos, um hífen e um dígito verificador válido, como em 00000012-4"
     ),
+    "a bank's code is eight digits or capitals, as in 99990002": (
+        "o código de um banco tem oito algarismos ou letras maiúsculas, como em 99990002"
+    ),
+    "line breaks, control characters and direction marks are not taken": (
+        "não são aceitos quebras de linha, caracteres de controle nem marcas de direção da escrita"
+    ),
+    "something to be read is needed, without line breaks, control characters or direction marks": (
+        "é preciso algo legível, sem quebras de linha, caracteres de controle nem marcas de direção da escrita"
+    ),
+    "an e-mail address is written as in maria@example.com": (
+        "um endereço de e-mail é escrito como em maria@example.com"
+    ),
     "the tag is not one of those expected": "o valor que distingue os tipos não é um dos esperados",
     # What is there, and whose
     "there is no such account, or you do not hold it": "não existe essa conta, ou você não é titular dela",
@@ -185,7 +197,7 @@ SENTENCES: Final[dict[str, str]] = {
         "não existe essa transferência, ou ela não diz respeito a você"
     ),
     "there is no such batch, or it is another holder's": "não existe esse lote, ou ele é de outro titular",
-    "no such transaction is in doubt here": "aqui não há essa transação em dúvida",
+    "no such transaction is in doubt here": "essa transação não está em dúvida aqui",
     # Holders and accounts
     "this CPF is registered at this bank": "este CPF já está cadastrado neste banco",
     "between 1 and {count} holders can approve a debit": "um débito pode exigir a aprovação de 1 a {count} titulares",
@@ -282,30 +294,30 @@ SENTENCES: Final[dict[str, str]] = {
     ),
     "a message is an object": "uma mensagem é um objeto",
     "this route takes messages of the kind {event}": "esta rota aceita mensagens do tipo {event}",
-    "the digest is not that of what is ordered here": "o resumo criptográfico não é o do que aqui se ordena",
+    "the digest is not that of what is ordered here": "o resumo criptográfico não corresponde ao que aqui se ordena",
     # What broke
     "this idempotency key was used before, with other content; use a new one": (
         "esta chave de idempotência já foi usada, com outro conteúdo; use uma nova"
     ),
     "the first request with this key is still running; ask again in a moment": (
-        "a primeira requisição com esta chave ainda está em andamento; pergunte de novo em instantes"
+        "a primeira requisição com esta chave ainda está em andamento; repita o pedido em instantes"
     ),
     "too many transfers are under way; send this again in a moment": (
         "há transferências demais em andamento; envie de novo em instantes"
     ),
     "the outcome is not known yet; ask again with the same idempotency key": (
-        "o resultado ainda não é conhecido; pergunte de novo com a mesma chave de idempotência"
+        "o resultado ainda não é conhecido; repita o pedido com a mesma chave de idempotência"
     ),
     "the bank did not answer in time": "o banco não respondeu a tempo",
     "what was asked may or may not have happened; ask again with the same idempotency key": (
-        "o que foi pedido pode ou não ter acontecido; pergunte de novo com a mesma chave de idempotência"
+        "o que foi pedido pode ter acontecido ou não; repita o pedido com a mesma chave de idempotência"
     ),
     "this bank could not carry this out": "este banco não conseguiu executar isto",
     "this bank is reading its log, or is stopping; try again in a moment": (
         "este banco está lendo o seu registro, ou está parando; tente novamente em instantes"
     ),
     "this bank is stopping; ask again in a moment, with the same idempotency key": (
-        "este banco está parando; pergunte de novo em instantes, com a mesma chave de idempotência"
+        "este banco está parando; repita o pedido em instantes, com a mesma chave de idempotência"
     ),
     "this is a bug of the bank's; its log says where": "isto é um defeito do banco; o registro dele diz onde",
 }
@@ -351,7 +363,6 @@ VALIDATION: Final[dict[str, str]] = {
     "missing": "campo obrigatório",
     "model_attributes_type": "precisa ser um objeto",
     "model_type": "precisa ser um objeto",
-    "string_pattern_mismatch": "precisa corresponder ao padrão '{pattern}'",
     "string_too_long": "tamanho máximo: {max_length} caractere(s)",
     "string_too_short": "tamanho mínimo: {min_length} caractere(s)",
     "string_type": "precisa ser um texto",

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from distribank.api import portuguese
 from distribank.api.languages import Language, wanted_by
+from distribank.api.orders import PATTERNS
 from distribank.breakages import Breakage, Busy, KeyInProgress, KeyReused, OutcomeUnknown, StoreBreakage, Unreachable
 from distribank.core.refusals import Code, Refusal
 
@@ -218,6 +219,8 @@ def _place(error: Mapping[str, Any]) -> list[str | int]:
 
 def _words(error: Mapping[str, Any]) -> str:
     message = _ECHOING.get(error["type"], str(error["msg"]))
+    if error["type"] == "string_pattern_mismatch":
+        message = PATTERNS.get(error["ctx"]["pattern"], message)
     return message.removeprefix("Value error, ")
 
 
