@@ -90,10 +90,45 @@ async def test_what_is_not_there_is_404_and_what_is_not_done_is_405() -> None:
 
     assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
-    assert wrong.headers["allow"] == "GET, POST"
+    assert wrong.headers["allow"] == "GET, HEAD, POST"
     for answer in (nothing, wrong):
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["instance"] == answer.request.url.path
+
+
+async def test_head_is_answered_as_get_is_without_the_body() -> None:
+    async with hall() as bank:
+        number, who = await bank.account("1.00"), await bank.sign_in()
+        for path, status in (("/livez", 200), ("/v1/nothing", 404), ("/v1/accounts", 200), ("/docs", 200)):
+            shown = await bank.client().get(path, headers=who)
+            head = await bank.client().head(path, headers=who)
+            assert (head.status_code, head.content) == (status, b""), path
+            assert head.headers == shown.headers, path
+        assert (await bank.client().head("/v1/transfers/plan/x", headers=who)).status_code == 404
+        assert (await bank.client().head("/v1/token")).status_code == 405
+        assert (await bank.client().head(f"/v1/accounts/{number}", headers=who)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("keep", "places", "code"),
+    [
+        ("5", ["body.keep"], "invalid_amount"),
+        (5, ["body.keep"], "invalid_amount"),
+        ([{"account": "00000001-9"}], ["body.keep.0.amount"], "invalid_request"),
+        ([{"account": "00000001-9", "amount": "x"}], ["body.keep.0.amount"], "invalid_amount"),
+        ([{"account": "00000001-9", "amount": "1.00", "a[b]": 1}], ["body.keep.0.a[b]"], "invalid_request"),
+        ([{"account": "00000001-9", "amount": "1.00"}] * 65, ["body.keep"], "invalid_request"),
+    ],
+)
+async def test_what_is_wrong_in_one_of_several_kinds_is_told_of_that_kind_alone(
+    keep: object, places: list[str], code: str
+) -> None:
+    async with hall() as bank:
+        content = {"amount": "1.00", "to": {"account": "00000001-9"}, "keep": keep}
+        said = (await bank.client().post("/v1/transfers/plan", json=content, headers=await bank.sign_in())).json()
+
+    assert [".".join(str(part) for part in error["loc"]) for error in said["errors"]] == places
+    assert said["code"] == code
 
 
 async def test_a_bug_is_a_500_without_detail_and_a_log_line_without_words(caplog: pytest.LogCaptureFixture) -> None:

@@ -134,6 +134,30 @@ async def test_what_is_not_http_gets_a_problem_and_the_door() -> None:
     assert b'"code":"malformed_request"' in said
 
 
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [("1.1", 0, 400), ("1.1", 1, 200), ("1.1", 2, 400), ("1.0", 0, 200), ("1.0", 2, 400)],
+)
+async def test_a_request_names_one_host_and_before_http_1_1_perhaps_none(version: str, hosts: int, status: int) -> None:
+    """RFC 9112, 3.2: two readers of one request must not differ on whom it is for."""
+    async with served() as bank:
+        request = f"GET /livez HTTP/{version}\r\n" + "Host: x\r\n" * hosts + "Connection: close\r\n\r\n"
+        said = await bank.say(request.encode())
+
+    assert said.startswith(f"HTTP/1.1 {status} ".encode())
+    assert (b'"code":"malformed_request"' in said) == (status == 400)
+
+
+async def test_the_head_of_a_stream_ends() -> None:
+    async with served() as bank:
+        number, who = await bank.hall.account("1.00"), await bank.hall.sign_in()
+        path = f"/v1/accounts/{number}/events"
+        async with asyncio.timeout(5):
+            head = await bank.client.head(path, headers=who)
+            assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+            assert (await bank.client.get("/livez")).status_code == 200
+
+
 @pytest.mark.parametrize("size", [33_000, 100_000, 1_000_000])
 async def test_a_header_without_end_is_refused(size: int) -> None:
     async with served() as bank:
@@ -168,7 +192,7 @@ async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) ->
     [
         b"GET /livez HTT",
         b"GET /livez HTTP/1.1\r\nHost: x\r\n",
-        b"POST /v1/token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 99\r\n\r\nu=",
+        b"POST /v1/holders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
     ],
     ids=["in its first line", "in its header", "in its body"],
 )

@@ -158,7 +158,7 @@ async def test_json_is_what_a_client_gets_that_takes_anything(banks: Hall) -> No
     transfer = await paid(banks)
     for accept in ("*/*", "text/plain;q=0.5, application/json", "image/png"):
         answer: Any = await trace(banks, transfer, await banks.sign_in(), Accept=accept)
-        assert answer.headers["content-type"] == "application/json"
+        assert (answer.headers["content-type"], answer.headers["vary"]) == ("application/json", "Accept")
 
 
 async def test_the_diagram_of_a_refusal_shows_the_no_and_an_abort_for_the_others_alone(banks: Hall) -> None:

@@ -62,11 +62,19 @@ class Boundary:
         if _announced(scope) > limit:
             await _too_large(limit).response(path, wanted_by(scope))(scope, receive, send)
             return
-        answered = False
+        answered = ended = False
+        head = scope["method"] == "HEAD"
+        if head:  # answered as GET is, without the body (RFC 9110, 9.3.2)
+            scope = {**scope, "method": "GET"}
 
         async def watched_send(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, ended
             answered = True
+            if head and message["type"] == "http.response.body":
+                if not ended:
+                    ended = True
+                    await send({"type": "http.response.body", "body": b""})
+                return
             await send(message)
 
         # One of the two broad excepts (language.md): a bug in one request must end neither the others nor in a

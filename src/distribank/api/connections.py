@@ -144,6 +144,10 @@ class Connection(HttpToolsProtocol):
         if self._header_size + len(self.url) > MAX_HEADER:
             self._refuse_header()
             return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):  # RFC 9112, 3.2
+            self._say_goodbye(Problem("malformed_request", "a request names its Host, once"))
+            return
         self._in_header = False
         super().on_headers_complete()
 

@@ -23,6 +23,9 @@ _WAIT: Final = re.compile(r'wait\s*=\s*("?)([0-9]{1,9})\1', re.IGNORECASE)
 _QUALITY: Final = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
 _CHANGE: Final = re.compile(r"[0-9]{1,18}")
 
+NEGOTIATED: Final = {"Vary": "Accept"}
+"""Sent with what would look different for another ``Accept``."""
+
 IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from distribank.api.times import parse_moment
 from distribank.bank.custody import MAX_CO_HOLDERS
@@ -25,6 +25,9 @@ from distribank.core.money import AMOUNT_PATTERN, parse_amount
 from distribank.core.transfer import MAX_DESCRIPTION, MAX_LEGS, Direction, Leg
 
 MAX_PASSWORD: Final = 1_024
+ONE_AMOUNT: Final = "[amount]"
+"""Where an error stands in a field that may be one amount or a list; in brackets, since it is no field's name."""
+
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
 """What no text may carry: controls, line ends, and what turns the direction of writing, by which a name or a
 description would show as another one."""
@@ -273,7 +276,11 @@ class PlanOrder(Order):
     from_: list[AccountName] | None = Field(
         default=None, alias="from", min_length=1, max_length=MAX_LEGS, description="Out of these only; else out of any."
     )
-    keep: KeptAmount | Annotated[list[KeptOrder], Field(max_length=MAX_LEGS)] = Field(
+    keep: Annotated[
+        Annotated[KeptAmount, Tag(ONE_AMOUNT)]
+        | Annotated[list[KeptOrder], Field(max_length=MAX_LEGS), Tag("[accounts]")],
+        Discriminator(lambda value: "[accounts]" if isinstance(value, list) else ONE_AMOUNT),
+    ] = Field(
         default_factory=int, description="What is to stay on every account, in BRL, or on each of these; else nothing."
     )
     description: str | None = Field(

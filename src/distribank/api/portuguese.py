@@ -134,6 +134,7 @@ SENTENCES: Final[dict[str, str]] = {
     "Invalid control character at": "caractere de controle não permitido",
     "Invalid \\escape": "sequência de escape inválida",
     "Invalid \\uXXXX escape": "sequência \\uXXXX inválida",
+    "Unexpected UTF-8 BOM (decode using utf-8-sig)": "há uma marca de ordem de bytes (BOM)",
     "Illegal trailing comma before end of array": "vírgula a mais antes do fim da lista",
     "Illegal trailing comma before end of object": "vírgula a mais antes do fim do objeto",
     "send the body as it is, without a Content-Encoding": "envie o corpo como ele é, sem Content-Encoding",
@@ -144,6 +145,7 @@ SENTENCES: Final[dict[str, str]] = {
     "at most {count} KiB are taken here": "aqui são aceitos no máximo {count} KiB",
     "at most {count} KiB of header are taken": "são aceitos no máximo {count} KiB de cabeçalho",
     "the request cannot be read": "a requisição não pode ser lida",
+    "a request names its Host, once": "uma requisição nomeia o seu Host, uma única vez",
     "the request took too long to arrive": "a requisição demorou demais para chegar",
     "send a cursor as this list's `next_cursor` gave it, or none": (
         "envie um cursor tal como o `next_cursor` desta lista o deu, ou nenhum"
@@ -329,7 +331,7 @@ PLACES: Final[dict[str, str]] = {
     "banks": r"[0-9A-Z]{8}(?:, [0-9A-Z]{8})*",
     "choices": r"[^ /]+/[^ /]+(?: or [^ /]+/[^ /]+)*",
     "count": r"[0-9]{1,30}",
-    "mistake": r"(?:Expecting|Extra|Illegal|Invalid|Unterminated) .{1,80}",
+    "mistake": r"(?:Expecting|Extra|Illegal|Invalid|Unexpected|Unterminated) .{1,80}",
     "more": r"[0-9]{1,30}",
     "event": r"[A-Za-z_]{1,30}",
     "state": r"[A-Za-z_]{1,30}",

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from distribank.api import portuguese
 from distribank.api.languages import Language, wanted_by
-from distribank.api.orders import PATTERNS
+from distribank.api.orders import ONE_AMOUNT, PATTERNS
 from distribank.breakages import Breakage, Busy, KeyInProgress, KeyReused, OutcomeUnknown, StoreBreakage, Unreachable
 from distribank.core.refusals import Code, Refusal
 
@@ -161,6 +161,7 @@ PRECISE: Final = {
     "amount": "invalid_amount",
     "max_per_transfer": "invalid_amount",
     "max_total": "invalid_amount",
+    ONE_AMOUNT: "invalid_amount",
     "account": "invalid_account_number",
     "cpf": "invalid_cpf",
     "co_holders": "invalid_cpf",
@@ -214,7 +215,12 @@ def _first_of(listed: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _place(error: Mapping[str, Any]) -> list[str | int]:
-    return [part[:MAX_NAME] if isinstance(part, str) else part for part in error["loc"]]
+    """Where the value stands, without the kinds of a union that pydantic names there, in brackets."""
+    *before, last = error["loc"]
+    named = [part for part in before if "[" not in str(part)]
+    if error["type"] == "extra_forbidden" or "[" not in str(last):
+        named.append(last)
+    return [part[:MAX_NAME] if isinstance(part, str) else part for part in named]
 
 
 def _words(error: Mapping[str, Any]) -> str:
@@ -260,7 +266,8 @@ def allowed_methods(request: Request) -> list[str]:
     """Every method that this address takes."""
     routes = [route for route in request.app.routes if getattr(route, "methods", None)]
     here = [route.methods for route in routes if route.path_regex.fullmatch(request.scope["path"])]
-    return sorted({method for methods in here for method in methods})
+    taken = {method for methods in here for method in methods}
+    return sorted(taken | {"HEAD"} if "GET" in taken else taken)
 
 
 assert set(Code) <= set(TABLE), f"codes without a status: {set(Code) - set(TABLE)}"

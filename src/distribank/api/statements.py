@@ -16,7 +16,7 @@ from distribank.api.answering import answer
 from distribank.api.answers import Json
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
-from distribank.api.headers import prefers_csv
+from distribank.api.headers import NEGOTIATED, prefers_csv
 from distribank.api.paging import DEFAULT_LIMIT, MAX_LIMIT, Cursor, Limit, after, page
 from distribank.api.problems import Problem
 from distribank.api.routes import HolderRoute, router
@@ -70,10 +70,11 @@ async def statement(
     period = (_bound("from", from_, end=False), _bound("to", to, end=True))
     if prefers_csv(request):
         first = await bank.reading.statement(account, *period, MAX_LIMIT)
-        name = {"Content-Disposition": f'attachment; filename="statement-{account}.csv"'}
-        return StreamingResponse(_file(bank, account, period, first), headers=name, media_type="text/csv")
+        named = {**NEGOTIATED, "Content-Disposition": f'attachment; filename="statement-{account}.csv"'}
+        return StreamingResponse(_file(bank, account, period, first), headers=named, media_type="text/csv")
     rows = await bank.reading.statement(account, *period, limit + 1, after(cursor, int))
-    return answer(page(rows, limit, lambda row: views.entry(row[0], bank.code, row[1]), lambda row: (row[0].change,)))
+    content = page(rows, limit, lambda row: views.entry(row[0], bank.code, row[1]), lambda row: (row[0].change,))
+    return answer(content, headers=NEGOTIATED)
 
 
 def _bound(name: str, text: str | None, *, end: bool) -> int | None:

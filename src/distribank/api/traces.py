@@ -53,7 +53,8 @@ async def trace(request: Request, transfer_id: str) -> Response:
     names = {code: bank.name if code == bank.code else views_of.get(code, code) for code in found.replies}
     wanted = headers.preferred(request, "application/json", TEXT, MERMAID)
     if wanted == MERMAID:
-        return Response(story.diagram(lines, names, known.coordinator, known.participants), media_type=MERMAID)
+        drawn = story.diagram(lines, names, known.coordinator, known.participants)
+        return Response(drawn, headers=headers.NEGOTIATED, media_type=MERMAID)
     content: Json = {
         "transfer_id": known.id,
         "status": views.STATUS[known.state],
@@ -62,7 +63,9 @@ async def trace(request: Request, transfer_id: str) -> Response:
         "lines": [_line(line) for line in lines],
         "banks": [{"bank": code, "name": names[code], "status": said.value} for code, said in found.replies.items()],
     }
-    return Response(_text(content), media_type=TEXT) if wanted == TEXT else answer(content)
+    if wanted == TEXT:
+        return Response(_text(content), headers=headers.NEGOTIATED, media_type=TEXT)
+    return answer(content, headers=headers.NEGOTIATED)
 
 
 def _line(line: story.Line) -> Json:
