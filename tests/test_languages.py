@@ -282,6 +282,14 @@ def test_every_pattern_of_a_body_is_told_in_words_of_both_languages() -> None:
             "the body is not JSON as this bank reads it: Expecting ',' delimiter at character 12",
             "o corpo não é JSON como este banco o lê: falta o delimitador ',' no caractere 12",
         ),
+        (
+            "the body is not JSON as this bank reads it: Unexpected UTF-8 BOM (decode using utf-8-sig) at character 0",
+            "o corpo não é JSON como este banco o lê: há uma marca de ordem de bytes (BOM) no caractere 0",
+        ),
+        (
+            "at most 1.00 can be reached; these banks did not answer: 99990002, 99990003",
+            "é possível reunir no máximo 1.00; estes bancos não responderam: 99990002, 99990003",
+        ),
         ("frozen_by_court: this account is closed", "frozen_by_court: esta conta está encerrada"),
     ],
 )

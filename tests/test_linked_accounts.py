@@ -13,6 +13,7 @@ from distribank.core.protocol import Message, ShowAccounts
 from tests.counter_hall import Hall, hall
 from tests.test_account_routes import check
 from tests.test_transfer_routes import A, B, C
+from tests.world import CPFS
 
 
 @pytest.fixture
@@ -56,5 +57,38 @@ async def test_a_bank_that_is_down_or_hangs_is_named_and_the_others_are_listed(
     found = await linked(banks)
     assert [item["account"] for item in found["items"]] == [there]
     assert found["offline"] == [C]
+    before = found["items"][0]
+    assert before["status"] == "online"
     await banks.world.crash(B)
-    assert await linked(banks) == {"items": [], "offline": [B, C]}
+    found = await linked(banks)
+    without_balances = {name: value for name, value in before.items() if not name.endswith("_balance")}
+    assert found == {"items": [{**without_balances, "status": "offline"}], "offline": [B, C]}
+    assert (await linked(banks, 1))["items"] == []
+
+
+async def test_what_a_bank_said_before_is_forgotten_once_it_is_over(banks: Hall) -> None:
+    consent = await banks.world.consent(B, await banks.account("1.00", 0, B), A)
+    assert len((await linked(banks))["items"]) == 1
+    custody = banks.world.banks[B].bank.custody
+    holder = await custody.holder_by_cpf(CPFS[0])
+    assert holder is not None
+    await custody.revoke_consent(holder.holder_id, consent)
+    assert (await linked(banks))["items"] == []
+    await banks.world.consent(B, await banks.account("1.00", 0, B), A)
+    assert len((await linked(banks))["items"]) == 1
+    await banks.world.crash(B)
+    assert len((await linked(banks))["items"]) == 1
+    banks.world.clock.now += 86_400_000  # a consent's day; a token's hour is over, too
+    banks.tokens.clear()
+    assert await linked(banks) == {"items": [], "offline": [B]}
+
+
+async def test_a_bank_remembers_the_latest_of_what_others_said_and_no_more(
+    banks: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distribank.bank.following.MAX_REMEMBERED", 1)
+    for which in (0, 1):
+        await banks.world.consent(B, await banks.account("1.00", which, B), A, which=which)
+        assert len((await linked(banks, which))["items"]) == 1
+    await banks.world.crash(B)
+    assert [(await linked(banks, which))["items"] == [] for which in (0, 1)] == [True, False]

@@ -278,7 +278,10 @@ class LinkedAccount(Answer):
     bank_name: str = Field(description="The bank's name for people.")
     account: Number
     type: Literal["individual", "joint", "business"]
-    status: Literal["online", "offline"] = Field(description="Whether its bank answered; balances are then known.")
+    status: Literal["online", "offline"] = Field(
+        description="`offline`: its bank does not answer now; this is what it said before, and there are no balances."
+    )
+    as_of: Time = Field(description="When its bank said so; since then the consent may have been used or revoked.")
     posted_balance: Money | None = Field(default=None, description="The sum of its entries, in BRL.")
     available_balance: Money | None = Field(default=None, description="The same less what is held, in BRL.")
     consent_id: str = Field(description="The consent's id at that bank.")
@@ -291,8 +294,10 @@ class LinkedAccount(Answer):
 class LinkedAccounts(Answer):
     """What the holder lets this bank draw on elsewhere."""
 
-    items: list[LinkedAccount] = Field(description="By bank; an account stands once for each consent on it.")
-    offline: list[Bank] = Field(description="Banks that did not answer within 2 s: what is there is not known.")
+    items: list[LinkedAccount] = Field(
+        description="By bank; an account stands once for each consent on it, of each bank the 50 newest."
+    )
+    offline: list[Bank] = Field(description="Banks that did not answer within 2 s: what is there now is not known.")
 
 
 class Peer(Answer):

@@ -81,7 +81,8 @@ async def revoke(request: Request, consent_id: str) -> Response:
 async def linked_accounts(request: Request) -> Response:
     """Those on which the holder's consents, given there, let this bank order debits. Every bank is asked now.
 
-    A bank that does not answer within 2 s stands in `offline`: what the holder has there is not known here.
+    A bank that does not answer within 2 s stands in `offline`. What it said when it last did, since this bank was
+    started, is listed with the status `offline`, the time, and without balances.
     """
     bank = bank_of(request)
     names = {peer.bank: peer.name for peer in bank.peers.views()}

@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from distribank.api.answers import Json, TransferStatus
 from distribank.api.times import format_ms
-from distribank.bank import BatchResult, InDoubt, Linked
+from distribank.bank import BatchResult, InDoubt, Linked, Shown
 from distribank.core import consents as permissions
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
@@ -28,7 +28,15 @@ from distribank.core.ledger import (
     position_book,
 )
 from distribank.core.money import format_amount
-from distribank.core.protocol import IN_DOUBT, PROTOCOL_VERSION, Role, State, Transaction, coordinator_of
+from distribank.core.protocol import (
+    IN_DOUBT,
+    PROTOCOL_VERSION,
+    LinkedAccount,
+    Role,
+    State,
+    Transaction,
+    coordinator_of,
+)
 from distribank.core.refusals import Code, Refusal, iso_reason
 from distribank.core.transfer import Counterparty, Direction, Leg
 from distribank.ports import PeerView, Recount
@@ -150,25 +158,32 @@ def consent(row: Consent, wall_ms: int) -> Json:
 
 def linked(found: Linked, names: Mapping[str, str]) -> Json:
     """Accounts at other banks, each once per consent, and the banks that did not answer. *names* has every bank's."""
+    now = {bank: Shown(found.as_of, rows) for bank, rows in found.accounts.items()}
     items = [
-        {
-            "bank": bank,
-            "bank_name": names.get(bank, bank),
-            "account": row.account,
-            "type": row.type.value,
-            "status": "online",
-            "posted_balance": format_amount(row.posted),
-            "available_balance": format_amount(row.available),
-            "consent_id": row.consent_id,
-            "max_per_transfer": format_amount(row.max_per_transfer),
-            "max_total": None if row.max_total is None else format_amount(row.max_total),
-            "used": format_amount(row.used),
-            "expires_at": format_ms(row.expires_at),
-        }
-        for bank, rows in sorted(found.accounts.items())
-        for row in rows
+        _linked_account(row, shown.at, bank, names.get(bank, bank), online=bank in now)
+        for bank, shown in sorted({**now, **found.earlier}.items())
+        for row in shown.accounts
+        if row.expires_at > found.as_of
     ]
     return {"items": items, "offline": found.offline}
+
+
+def _linked_account(row: LinkedAccount, at: int, bank: str, name: str, *, online: bool) -> Json:
+    balances = {"posted_balance": format_amount(row.posted), "available_balance": format_amount(row.available)}
+    return {
+        "bank": bank,
+        "bank_name": name,
+        "account": row.account,
+        "type": row.type.value,
+        "status": "online" if online else "offline",
+        "as_of": format_ms(at),
+        **(balances if online else {}),
+        "consent_id": row.consent_id,
+        "max_per_transfer": format_amount(row.max_per_transfer),
+        "max_total": None if row.max_total is None else format_amount(row.max_total),
+        "used": format_amount(row.used),
+        "expires_at": format_ms(row.expires_at),
+    }
 
 
 def _account_holder(holder: AccountHolder) -> Json:

@@ -22,7 +22,7 @@ from typing import Any
 from distribank.bank.batching import Batching, BatchResult
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
-from distribank.bank.following import Following, Linked, Reply, Trace
+from distribank.bank.following import Following, Linked, Reply, Shown, Trace
 from distribank.bank.metrics import Metrics
 from distribank.bank.ordering import KeyName, Ordering, TransferResult
 from distribank.bank.participating import Participating
@@ -41,6 +41,7 @@ __all__ = [
     "KeyName",
     "Linked",
     "Reply",
+    "Shown",
     "Trace",
     "TransferResult",
 ]

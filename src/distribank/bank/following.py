@@ -7,6 +7,7 @@ here changes anything, here or elsewhere.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,9 @@ from distribank.ports import Peers
 PATIENCE_S: Final = 2.0
 """How long the banks asked have, all of them together."""
 
+MAX_REMEMBERED: Final = 10_000
+"""Answers about what a person has at one bank that are remembered, the latest of them; until this bank stops."""
+
 
 class Reply(StrEnum):
     """How a bank took a question."""
@@ -52,11 +56,25 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What one bank said that a person lets this one draw on, and when, in milliseconds since 1970."""
+
+    at: int
+    accounts: tuple[LinkedAccount, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Linked:
-    """What a person lets this bank draw on, by bank; *offline* are the banks of which that is not known now."""
+    """What a person lets this bank draw on, by bank.
+
+    *offline* are the banks of which that is not known now; of those, *earlier* has what they said before, as far as
+    it is remembered: it may have been revoked or used up since.
+    """
 
     accounts: dict[str, tuple[LinkedAccount, ...]]
     offline: list[str]
+    as_of: int
+    earlier: dict[str, Shown]
 
 
 class Following:
@@ -66,6 +84,7 @@ class Following:
         self._rhythm = rhythm
         self._peers = peers
         self._showing = Showing(rhythm)
+        self._shown: OrderedDict[tuple[str, str], Shown] = OrderedDict()
 
     async def trace(self, known: Transaction) -> Trace:
         """Every bank's records of *known*, a transaction of this bank, asked for at one moment."""
@@ -84,7 +103,18 @@ class Following:
         peers = sorted(peer.bank for peer in self._peers.views() if banks is None or peer.bank in banks)
         said = await self.ask_all({bank: ShowAccounts(holder_cpf) for bank in peers})
         accounts = {bank: answer.accounts for bank, answer in said.items() if isinstance(answer, Accounts)}
-        return Linked(accounts, [bank for bank in peers if bank not in accounts])
+        offline, now = [bank for bank in peers if bank not in accounts], self._rhythm.wall_ms()
+        self._remember(holder_cpf, {bank: Shown(now, found) for bank, found in accounts.items()})
+        earlier = {bank: shown for bank in offline if (shown := self._shown.get((bank, holder_cpf))) is not None}
+        return Linked(accounts, offline, now, earlier)
+
+    def _remember(self, holder_cpf: str, shown: Mapping[str, Shown]) -> None:
+        for bank, said in shown.items():
+            self._shown.pop((bank, holder_cpf), None)
+            if said.accounts:
+                self._shown[bank, holder_cpf] = said
+        while len(self._shown) > MAX_REMEMBERED:
+            self._shown.popitem(last=False)
 
     async def ask_all(self, questions: Mapping[str, Message]) -> dict[str, Answer | Reply]:
         """Ask every bank at once; each one's answer or, after ``PATIENCE_S`` at the latest, why there is none."""
