@@ -273,7 +273,9 @@ def test_every_pattern_of_a_body_is_told_in_words_of_both_languages() -> None:
             "99990002 está fora do ar; nenhum valor foi movimentado, tente mais tarde com uma chave nova",
         ),
         ("no vote in time from 99990002, 99990003", "sem resposta a tempo de 99990002, 99990003"),
-        ("this needs the authority of a holder", "isto exige o acesso de um titular"),
+        ("this needs the authority of a holder", "isto exige entrar como titular"),
+        ("this needs the authority of the operator", "isto exige entrar como operador"),
+        ("debits of 1.00 do not equal credits of 20.00", "os débitos somam 1.00 e os créditos, 20.00"),
         (
             "send application/x-www-form-urlencoded or multipart/form-data",
             "envie application/x-www-form-urlencoded ou multipart/form-data",
@@ -472,7 +474,7 @@ async def test_what_banks_refuse_is_told_in_both_and_so_is_its_replay() -> None:
     assert first["transfer_id"] == second["transfer_id"]  # the second was the first one's replay
     assert second["detail"] == "o saldo disponível não cobre este débito"
     assert (said["bank"], said["detail"]) == ("99990002", "não existe essa conta neste banco")
-    assert sums["detail"] == "os débitos somam 9900 centavos e os créditos, 100 centavos"
+    assert sums["detail"] == "os débitos somam 99.00 e os créditos, 1.00"
 
 
 async def test_throttled_unready_and_broken_banks_answer_in_both(monkeypatch: pytest.MonkeyPatch) -> None:

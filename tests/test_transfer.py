@@ -51,7 +51,7 @@ def test_legs_that_do_not_make_a_transfer_are_refused(legs: list[Leg], expected:
 def test_an_unbalanced_transfer_is_told_both_sums() -> None:
     refusal = check_legs([leg(1, A, ANA_HERE, -300), leg(2, B, CAIO, 299)])
     assert refusal is not None
-    assert refusal.detail == "debits of 300 centavos do not equal credits of 299 centavos"
+    assert refusal.detail == "debits of 3.00 do not equal credits of 2.99"
 
 
 def test_as_many_legs_as_the_bound_allows_pass() -> None:

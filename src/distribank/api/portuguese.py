@@ -101,9 +101,9 @@ SENTENCES: Final[dict[str, str]] = {
         "envie um token obtido em POST /v1/token: `Authorization: Bearer …`"
     ),
     "this token is not valid here, or not any more": "este token não é válido aqui, ou deixou de ser",
-    "this needs the authority of {whose}": "isto exige o acesso de {whose}",
-    "a holder": "um titular",
-    "the operator": "o operador",
+    "this needs the authority of {whose}": "isto exige entrar como {whose}",
+    "a holder": "titular",
+    "the operator": "operador",
     "the document or the password is wrong": "o documento ou a senha está incorreto",
     "too many attempts from here; try again in {count} s": "tentativas demais daqui; tente novamente em {count} s",
     "too many sign-ins and registrations wait; try again in a moment": (
@@ -241,9 +241,7 @@ SENTENCES: Final[dict[str, str]] = {
     "a transfer needs at least one debit and one credit": (
         "uma transferência precisa de pelo menos um débito e um crédito"
     ),
-    "debits of {count} centavos do not equal credits of {more} centavos": (
-        "os débitos somam {count} centavos e os créditos, {more} centavos"
-    ),
+    "debits of {amount} do not equal credits of {other}": "os débitos somam {amount} e os créditos, {other}",
     "an earlier transfer of this batch failed": "uma transferência anterior deste lote falhou",
     "nothing moved": "nenhum valor foi movimentado",
     "another party's bank refused": "o banco de outra parte recusou",
@@ -333,6 +331,7 @@ PLACES: Final[dict[str, str]] = {
     "count": r"[0-9]{1,30}",
     "mistake": r"(?:Expecting|Extra|Illegal|Invalid|Unexpected|Unterminated) .{1,80}",
     "more": r"[0-9]{1,30}",
+    "other": r"[0-9]{1,20}\.[0-9]{2}",
     "event": r"[A-Za-z_]{1,30}",
     "state": r"[A-Za-z_]{1,30}",
     "methods": r"[A-Z]+(?:, [A-Z]+)*",

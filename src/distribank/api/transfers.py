@@ -107,7 +107,7 @@ async def order_transfer(request: Request, order: TransferOrder) -> Response:
 @transfers.get(
     "/v1/transfers",
     response_model=answers.Page[answers.Transfer],
-    responses=problems({**NOT_THEIRS, 422: "`invalid_cursor`, `invalid_request`"}),
+    responses=problems({**NOT_THEIRS, 422: "`invalid_cursor`, `invalid_account_number`, `invalid_request`"}),
     summary="My transfers",
 )
 async def list_transfers(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from distribank.core.money import MAX_AMOUNT
+from distribank.core.money import MAX_AMOUNT, format_amount
 from distribank.core.refusals import Code, Refusal
 
 MAX_LEGS: Final = 64
@@ -80,7 +80,9 @@ def check_legs(legs: Iterable[Leg]) -> Refusal | None:
     if sum(leg.signed for leg in legs):
         out = sum(leg.amount for leg in legs if leg.direction is Direction.DEBIT)
         into = sum(leg.amount for leg in legs if leg.direction is Direction.CREDIT)
-        return Refusal(Code.UNBALANCED_TRANSFER, f"debits of {out} centavos do not equal credits of {into} centavos")
+        return Refusal(
+            Code.UNBALANCED_TRANSFER, f"debits of {format_amount(out)} do not equal credits of {format_amount(into)}"
+        )
     return None
 
 
