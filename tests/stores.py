@@ -17,7 +17,7 @@ from typing import Any
 from distribank.breakages import DurabilityLost
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.consents import Consent
-from distribank.core.heuristics import Heuristic, Verdict
+from distribank.core.heuristics import AccountDamage, Damage, Heuristic, Verdict
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import (
@@ -33,6 +33,7 @@ from distribank.core.ledger import (
 )
 from distribank.core.protocol import Record, RecordKind, Role, State, Transaction, Voted
 from distribank.core.refusals import Code, Refusal
+from distribank.core.suspense import Assignment
 from distribank.core.transfer import Counterparty, Direction, Leg, Order
 from distribank.ports import Row
 from distribank.store.group import GroupCommit
@@ -277,6 +278,28 @@ def consent(serial: int, **changes: Any) -> Consent:
 def heuristic(serial: int, **changes: Any) -> Heuristic:
     """A commit forced of a peer's transaction; ``decided_at`` is its serial."""
     return Heuristic(transaction_id(serial, PEER), Verdict.COMMIT, "its disk is lost", serial, **changes)
+
+
+def assignment(serial: int, **changes: Any) -> Assignment:
+    """One centavo credited to account 1 by its first entry; ``assigned_at`` is its serial."""
+    told: dict[str, Any] = {"account": number(1), "transaction": None, "change": 1} | changes
+    return Assignment(
+        f"assignment-{serial}",
+        Direction.CREDIT,
+        1,
+        told["account"],
+        "she called",
+        told["transaction"],
+        serial,
+        STAMP + serial,
+        told["change"],
+    )
+
+
+def damaging(serial: int, to_suspense: int = 1) -> Heuristic:
+    """A forced commit that was wrong: of five centavos to be debited of account 1, *to_suspense* were not there."""
+    damage = Damage((AccountDamage(number(1), Direction.DEBIT, 5, 5 - to_suspense),), PEER, 5, -to_suspense)
+    return heuristic(serial, truth=Verdict.ABORT, truth_at=serial, matched=False, damage=damage)
 
 
 def key(serial: int, created_at: int) -> IdempotencyKey:

@@ -166,7 +166,9 @@ async def test_the_page_loads_everything_from_here(bank: Hall) -> None:
 async def test_an_idempotency_key_is_asked_for_where_money_moves(bank: Hall) -> None:
     for method, path, operation in operations(await description(bank)):
         names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter.get("required")}
-        moves = path in ("/v1/transfers", "/v1/transfer-batches") or path.endswith(("/deposits", "/withdrawals"))
+        moves = path in ("/v1/transfers", "/v1/transfer-batches") or path.endswith(
+            ("/deposits", "/withdrawals", "/assignments")
+        )
         assert ("Idempotency-Key" in names) == (moves and method == "post"), f"{method} {path}"
 
 

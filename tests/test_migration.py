@@ -21,10 +21,13 @@ from tests.stores import (
     BANK,
     INCARNATION,
     PEER,
+    STAMP,
     OnSqlite,
     account,
+    assignment,
     batch,
     consent,
+    damaging,
     deposit,
     entry,
     heuristic,
@@ -38,8 +41,12 @@ from tests.stores import (
     transaction_id,
 )
 
-FIRST_SCHEMA = Path(__file__).parent / "fixtures" / "schema_1.sql"
-"""``schema.sql`` as version 1 had it; no table of it has changed its columns since."""
+OLDER = range(1, SCHEMA_VERSION)
+
+
+def older_schema(version: int) -> str:
+    """``schema.sql`` as *version* had it; no table of any has changed its columns since."""
+    return (Path(__file__).parent / "fixtures" / f"schema_{version}.sql").read_text()
 
 
 def kept() -> list[Row]:
@@ -60,10 +67,10 @@ def kept() -> list[Row]:
     ]
 
 
-def of_the_first_version(place: OnSqlite, rows: list[Row]) -> None:
-    """Leave a database as version 1 wrote it."""
+def of_an_older_version(place: OnSqlite, rows: list[Row], version: int = 1) -> None:
+    """Leave a database as *version* wrote it."""
     writer = apsw.Connection(str(place.path))
-    writer.execute(FIRST_SCHEMA.read_text())
+    writer.execute(older_schema(version))
     writer.execute(INSERT_META, (BANK, INCARNATION, 0))
     group = Group()
     for row in rows:
@@ -92,9 +99,10 @@ def test_every_older_version_leads_to_the_next() -> None:
     assert set(MIGRATIONS) == set(range(1, SCHEMA_VERSION))
 
 
-async def test_a_database_of_version_1_has_everything_after_the_migration(place: OnSqlite) -> None:
+@pytest.mark.parametrize("version", OLDER)
+async def test_a_database_of_an_older_version_has_everything_after_the_migration(place: OnSqlite, version: int) -> None:
     rows = kept()
-    of_the_first_version(place, rows)
+    of_an_older_version(place, rows, version)
     store = place.open()
     assert store.incarnation == INCARNATION
     for row in rows:
@@ -110,8 +118,9 @@ async def test_a_database_of_version_1_has_everything_after_the_migration(place:
     await store.close()
 
 
-async def test_a_migrated_database_has_the_schema_of_a_new_one(place: OnSqlite) -> None:
-    of_the_first_version(place, kept())
+@pytest.mark.parametrize("version", OLDER)
+async def test_a_migrated_database_has_the_schema_of_a_new_one(place: OnSqlite, version: int) -> None:
+    of_an_older_version(place, kept(), version)
     await place.open().close()
     fresh = apsw.Connection(":memory:")
     fresh.execute((Path(sqlite.__file__).parent / "schema.sql").read_text())
@@ -125,7 +134,7 @@ async def test_a_migrated_database_has_the_schema_of_a_new_one(place: OnSqlite) 
 
 
 async def test_a_migrated_database_takes_what_version_1_did_not_know(place: OnSqlite) -> None:
-    of_the_first_version(place, kept())
+    of_an_older_version(place, kept())
     store = place.open()
     forced = replace(transaction(9, State.FORCED_COMMIT), id=transaction_id(9, PEER))
     corrected = replace(entry(number(2), 2, 5, 255), operation=f"{forced.id}.correction", kind=EntryKind.CORRECTION)
@@ -143,8 +152,28 @@ async def test_a_migrated_database_takes_what_version_1_did_not_know(place: OnSq
     await store.close()
 
 
+async def test_what_version_2_left_in_suspense_is_found_and_assigned(place: OnSqlite) -> None:
+    guess = damaging(9)
+    suspended = BookEntry(f"{guess.transaction}.correction", "suspense", -1, STAMP)
+    position = BookEntry(suspended.operation, f"position:{PEER}", 1, STAMP)
+    of_an_older_version(place, [*kept(), Book("suspense", -1), Book(position.book, 1), suspended, position, guess], 2)
+    store = place.open()
+    assert await store.find(Queries.SUSPENDED) == [guess]
+    assigned = assignment(1, account=None, change=None)
+    await store.write([assigned, *(BookEntry(assigned.operation, name, n, STAMP) for name, n in OUT_OF_CASH)])
+    await store.close()
+    store = place.open()
+    assert await store.find(Queries.ASSIGNMENTS) == [assigned]
+    counted = await store.recount()
+    assert (counted.books["suspense"], counted.books["cash"], counted.findings) == (0, -751, [])
+    await store.close()
+
+
+OUT_OF_CASH = (("suspense", 1), ("cash", -1))
+
+
 async def test_a_migration_that_is_cut_short_leaves_version_1(place: OnSqlite, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_the_first_version(place, kept())
+    of_an_older_version(place, kept())
     whole = sqlite_files._script("from_1_to_2.sql")
     script = whole.replace("CREATE TABLE heuristic", "CREATE TABLE entry")
     with monkeypatch.context() as cut:

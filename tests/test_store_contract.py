@@ -36,8 +36,10 @@ from tests.stores import (
     OnSqlite,
     World,
     account,
+    assignment,
     batch,
     consent,
+    damaging,
     deposit,
     entry,
     heuristic,
@@ -112,6 +114,8 @@ ROWS: list[tuple[Any, tuple[str, ...]]] = [
     (account(1, posted=5, held=3, incoming=2, open_holds=2, changes=4), (number(1),)),
     (replace(account(2), company=Company("12345678000195", "Padaria Ltda", number(2))), (number(2),)),
     (batch(1), ("batch-1",)),
+    (assignment(1, account=None, change=None), ("assignment-1",)),
+    (assignment(1, account=None, change=None, transaction=transaction_id(1, PEER)), ("assignment-1",)),
     (Book("position:00000002", -7, 3), ("position:00000002",)),
     (Company("12345678000195", "Padaria Ltda", number(2)), ("12345678000195",)),
     (consent(1), ("consent-1",)),
@@ -450,6 +454,9 @@ def shelf() -> list[Row]:
         *(record(transaction_id(1), n) for n in (3, 1, 2)),
         *(batch(1), batch(2, finished_at=9), batch(3)),
         *(heuristic(n) for n in (2, 3, 1)),
+        *(damaging(5), damaging(4), damaging(6, to_suspense=0)),
+        *(assignment(n) for n in (2, 1)),
+        assignment(3, account=None, change=None),
         *(Book(name) for name in ("position:b", "cash", "position:a")),
     ]
 
@@ -489,8 +496,20 @@ LISTINGS = [
     Listing(
         Queries.HEURISTICS,
         (),
-        [(n, transaction_id(n, PEER)) for n in (3, 2, 1)],
+        [(n, transaction_id(n, PEER)) for n in (6, 5, 4, 3, 2, 1)],
         lambda row: (row.decided_at, row.transaction),
+    ),
+    Listing(
+        Queries.SUSPENDED,
+        (),
+        [(n, 0, transaction_id(n, PEER)) for n in (5, 4)],
+        lambda row: (row.truth_at, 0, row.transaction),
+    ),
+    Listing(
+        Queries.ASSIGNMENTS,
+        (),
+        [(n, STAMP + n, f"assignment-{n}") for n in (3, 2, 1)],
+        lambda row: (row.assigned_at, row.stamp, row.assignment_id),
     ),
     Listing(Queries.BOOKS, (), ["cash", "position:a", "position:b"], lambda row: (row.name,)),
 ]

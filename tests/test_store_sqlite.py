@@ -30,6 +30,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, Company, Hold, HoldState
 from distribank.core.protocol import FORCED, State, Transaction
+from distribank.core.suspense import Assignment
 from distribank.core.transfer import Order
 from distribank.ports import Queries
 from distribank.store import open_store, sqlite
@@ -105,6 +106,7 @@ BOUNDED: dict[type, Callable[[Any], Any]] = {
         truth_at=None if row.truth is None else row.decided_at,
         matched=None if row.truth is None else row.truth is row.decision,
     ),
+    Assignment: lambda row: replace(row, change=None if row.account is None else row.stamp),
     Consent: lambda consent: replace(consent, max_total=None, max_per_transfer=consent.max_per_transfer + 1),
 }
 
@@ -134,6 +136,7 @@ def test_any_row_is_read_back_equal_whether_it_is_new_or_replaces_another(kind: 
 
 KEYS: dict[type, tuple[str, ...]] = {
     Account: ("number",),
+    Assignment: ("assignment_id",),
     Batch: ("batch_id",),
     Book: ("name",),
     Company: ("cnpj",),
@@ -213,7 +216,7 @@ async def test_money_can_be_read_in_the_tables_by_anyone_with_sqlite(place: OnSq
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_query_is_answered_by_an_index_in_its_own_order(name: str) -> None:
     key = {"entries_of_account": ("a", "1", "2"), "transactions_of": ("h", "ended")}.get(name, ("x",))
-    if name in ("placed_holds", "unfinished", "unfinished_batches", "heuristics", "books"):
+    if name in ("placed_holds", "unfinished", "unfinished_batches", "heuristics", "suspended", "assignments", "books"):
         key = ()
     explained = schema().execute("EXPLAIN QUERY PLAN " + QUESTIONS[name].sentence, parameters_of(name, key, (), 10))
     steps = [str(step[3]) for step in explained]

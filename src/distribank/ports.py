@@ -19,9 +19,11 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Answer, Message, Record, Transaction
+from distribank.core.suspense import Assignment
 
 Row = (
     Account
+    | Assignment
     | Batch
     | Book
     | BookEntry
@@ -80,9 +82,9 @@ class Store(Protocol):
     async def get(self, kind: type[R], *key: str) -> R | None:
         """The row of *kind* under its whole key, queued writes included; ``None`` if there is none.
 
-        Keys: ``Account(number)``, ``Batch(batch_id)``, ``Book(name)``, ``Company(cnpj)``, ``Consent(consent_id)``,
-        ``Counter(name)``, ``Heuristic(transaction)``, ``Hold(account, transaction)``, ``Holder(cpf)``,
-        ``IdempotencyKey(owner, route, key)``, ``Transaction(id)``.
+        Keys: ``Account(number)``, ``Assignment(assignment_id)``, ``Batch(batch_id)``, ``Book(name)``,
+        ``Company(cnpj)``, ``Consent(consent_id)``, ``Counter(name)``, ``Heuristic(transaction)``,
+        ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``, ``Transaction(id)``.
         """
 
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
@@ -151,6 +153,11 @@ class Queries:
     """(), by batch_id"""
     HEURISTICS = Query("heuristics", Heuristic)
     """(), every decision that an operator forced, newest first by (decided_at, transaction); after: the same pair"""
+    SUSPENDED = Query("suspended", Heuristic)
+    """(), wrong guesses whose correction left something in suspense, newest first by (truth_at, 0, transaction);
+    after: the same three"""
+    ASSIGNMENTS = Query("assignments", Assignment)
+    """(), newest first by (assigned_at, stamp, assignment_id); after: the same three"""
     BOOKS = Query("books", Book)
     """(), by name"""
 

@@ -410,6 +410,42 @@ class Position(Answer):
     reserved: SignedMoney = Field(description="What transfers under way may yet let the peer owe, in BRL.")
 
 
+class Assignment(Answer):
+    """What an operator has taken out of suspense, and where it went."""
+
+    assignment_id: str = Field(description="The assignment's id at this bank.")
+    assigned_at: Time
+    account: Number | None = Field(description="Null for the bank's own cash: a write-off.")
+    entry_id: str | None = Field(description="The account's entry; null for a write-off.", examples=["00000012-4.7"])
+    direction: Direction = Field(description="Of the account's entry.")
+    amount: Money
+    reason: str = Field(description="Why, in the operator's words.", examples=["she named this account"])
+    transaction: str | None = Field(description="What had left it in suspense, where the operator said so.")
+    transfer_id: str | None = Field(description="The same, under the name that holders know it by.")
+
+
+class Movement(Answer):
+    """What was left in suspense by a wrong guess, or taken out of it by an operator."""
+
+    at: Time
+    amount: SignedMoney = Field(description="What the book gained, in BRL; positive: this bank came to owe it.")
+    kind: Literal["correction", "assignment"]
+    transaction: str | None = Field(description="The transaction that it belongs to, where that is known.")
+    transfer_id: str | None = Field(description="The same, under the name that holders know it by.")
+    wanted_by: list[AccountDamage] | None = Field(
+        description="Of a correction: the accounts whose part is, or was, in suspense."
+    )
+    assignment: Assignment | None = Field(description="Of an assignment: where it went, and why.")
+
+
+class Suspense(Page[Movement]):
+    """The book `suspense`, and what moved it."""
+
+    balance: SignedMoney = Field(description="BRL; positive: this bank owes it to somebody, negative: it is owed.")
+    owing: Money = Field(description="What this bank owes and can credit, in BRL.")
+    owed: Money = Field(description="What this bank is owed and can debit, in BRL.")
+
+
 class Books(Answer):
     """All entries of the bank, added up anew."""
 

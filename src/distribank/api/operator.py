@@ -1,25 +1,28 @@
-"""The operator's view: what is in doubt and what was forced, what banks owe each other, the books, the metrics."""
+"""The operator's view: what is in doubt, what was forced, what is in suspense, positions, the books, the metrics."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 
 from fastapi import Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from distribank.api import answers, views
-from distribank.api.answering import answer
+from distribank.api import answers, headers, views
+from distribank.api.answering import REPLAYED, answer
 from distribank.api.docs import SIGN_IN, problems
 from distribank.api.edge import bank_of, bearer_token, edge_of
-from distribank.api.orders import ResolveOrder
+from distribank.api.orders import AssignmentOrder, ResolveOrder
 from distribank.api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from distribank.api.problems import Problem, refused
 from distribank.api.routes import OperatorRoute, Route, router
 from distribank.api.tokens import Authority
 from distribank.api.transfers import is_id
+from distribank.bank.assigning import place_of
 from distribank.core.heuristics import Verdict
 from distribank.core.refusals import Refusal
+from distribank.core.transfer import Direction
 
 operator = router("Operator", OperatorRoute)
 scraping = router("Operator", Route)
@@ -101,6 +104,50 @@ async def positions(request: Request) -> Response:
 async def books(request: Request) -> Response:
     """All that is posted, added up anew; slow by design."""
     return answer(views.recount(await bank_of(request).reading.recount()))
+
+
+@operator.get(
+    "/v1/operator/suspense",
+    response_model=answers.Suspense,
+    responses=problems({422: "`invalid_cursor`, `invalid_request`"}),
+    summary="What is in suspense",
+)
+async def suspense(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
+    """What wrong guesses have left owed to somebody, or by somebody, until it is assigned; and, newest first, all that
+    was left there or assigned, with the accounts that wanted it and the operator's reasons.
+    """
+    found = await bank_of(request).assigning.suspense(limit + 1, after(cursor, int, int, str))
+    return answer(views.suspense(found, page(found.movements, limit, views.movement, place_of)))
+
+
+@operator.post(
+    "/v1/operator/suspense/assignments",
+    status_code=201,
+    response_model=answers.Assignment,
+    responses=problems(
+        {
+            400: "`idempotency_key_required`, `invalid_idempotency_key`, `malformed_json`",
+            409: "`not_in_suspense`: there is less than that to be credited, or debited",
+            422: "`account_not_found`, `account_closed`, `insufficient_funds`, `limit_exceeded`, `invalid_amount`, "
+            "`invalid_account_number`, `idempotency_conflict`, `invalid_request`",
+        }
+    ),
+    openapi_extra={"parameters": [headers.IDEMPOTENCY_KEY]},
+    summary="Assign out of suspense",
+)
+async def assign(request: Request, order: AssignmentOrder) -> Response:
+    """An account of this bank is credited what the bank owes, or pays what the bank is owed, as far as its available
+    balance allows; the account being left out, the bank's own cash pays or keeps it. Never more than is there.
+    """
+    key = headers.idempotency_key(request)
+    fingerprint = hashlib.sha256(order.model_dump_json().encode()).hexdigest()
+    result = await bank_of(request).assigning.assign(
+        Direction(order.direction), order.amount, order.account, order.reason, order.transaction, key, fingerprint
+    )
+    if result.refusal is not None:
+        raise refused(result.refusal, replayed=result.replayed)
+    assert result.assignment is not None, "what was not refused is assigned"
+    return answer(views.assignment(result.assignment), 201, REPLAYED if result.replayed else None)
 
 
 @scraping.get(

@@ -109,6 +109,15 @@ Moment = Annotated[
     PlainValidator(_moment),
     _schema(format="date-time", description="RFC 3339 with `Z` or an offset.", examples=["2030-12-31T23:59:59Z"]),
 ]
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_REASON,
+        pattern=_READABLE,
+        description="Why; it is kept, and everyone who audits the bank reads it. At most 500 characters.",
+    ),
+]
 Text = Annotated[str, Field(min_length=1, max_length=140, pattern=_READABLE)]
 
 
@@ -365,11 +374,39 @@ class ResolveOrder(Order):
     )
 
     decision: Literal["commit", "abort"] = Field(description="What this bank is to take for the outcome.")
-    reason: str = Field(
+    reason: Reason
+
+
+class AssignmentOrder(Order):
+    """What is to leave suspense, and where it goes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "account": "00000001-9",
+                    "direction": "credit",
+                    "amount": "3.00",
+                    "reason": "her other account was closed; she named this one on the telephone",
+                }
+            ]
+        }
+    )
+
+    account: AccountNumber | None = Field(
+        default=None, description="An account of this bank; left out, the bank's own cash: a write-off."
+    )
+    direction: Literal["credit", "debit"] = Field(
+        description="`credit`: it is given what this bank is owing. `debit`: it pays what this bank is owed."
+    )
+    amount: Amount
+    reason: Reason
+    transaction: str | None = Field(
+        default=None,
         min_length=1,
-        max_length=MAX_REASON,
-        pattern=_READABLE,
-        description="Why; it is kept, and everyone who audits the bank reads it. At most 500 characters.",
+        max_length=140,
+        pattern=_NO_CONTROLS,
+        description="What had left it in suspense; no more is then taken than that has left.",
     )
 
 

@@ -28,6 +28,7 @@ TITLES: Final[dict[str, str]] = {
     "company_exists": "A empresa já tem conta neste banco",
     "holder_exists": "O documento já está cadastrado neste banco",
     "idempotency_in_progress": "A primeira requisição com esta chave ainda está em andamento",
+    "not_in_suspense": "Não há tanto em suspenso",
     "not_resolvable": "Esta transação não pode ser resolvida manualmente",
     "body_too_large": "O corpo é grande demais",
     "unsupported_media_type": "O tipo de mídia do corpo não é aceito aqui",
@@ -96,6 +97,14 @@ SENTENCES: Final[dict[str, str]] = {
         "o resultado acaba de ser conhecido: não há mais o que forçar"
     ),
     "this part is not in doubt": "esta parte não está em dúvida",
+    "{amount} is left in suspense to be credited": "restam {amount} em suspenso para creditar",
+    "{amount} is left in suspense to be debited": "restam {amount} em suspenso para debitar",
+    "{amount} of this transaction is left in suspense to be credited": (
+        "desta transação restam {amount} em suspenso para creditar"
+    ),
+    "{amount} of this transaction is left in suspense to be debited": (
+        "desta transação restam {amount} em suspenso para debitar"
+    ),
     # Sign-in and authority
     "send a token from POST /v1/token: `Authorization: Bearer …`": (
         "envie um token obtido em POST /v1/token: `Authorization: Bearer …`"

@@ -39,6 +39,7 @@ TABLE: Final[dict[str, tuple[int, str]]] = {
     "account_not_empty": (409, "The account is not empty"),
     "company_exists": (409, "The company has an account at this bank"),
     "holder_exists": (409, "The document is registered at this bank"),
+    "not_in_suspense": (409, "There is not so much in suspense"),
     "not_resolvable": (409, "This part cannot be forced"),
     "idempotency_in_progress": (409, "The first request with this key is running"),
     "body_too_large": (413, "The body is too large"),

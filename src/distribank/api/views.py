@@ -7,12 +7,12 @@ from typing import Final, get_args
 
 from distribank.api.answers import Json, TransferStatus
 from distribank.api.times import format_ms
-from distribank.bank import BatchResult, InDoubt, Linked, Shown
+from distribank.bank import BatchResult, InDoubt, Linked, Shown, Suspense
 from distribank.core import consents as permissions
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
 from distribank.core.documents import mask_cpf
-from distribank.core.heuristics import Damage, Heuristic, transaction_of
+from distribank.core.heuristics import AccountDamage, Damage, Heuristic, transaction_of
 from distribank.core.holders import Holder
 from distribank.core.ledger import (
     CASH,
@@ -23,7 +23,6 @@ from distribank.core.ledger import (
     ApprovalRule,
     Book,
     Entry,
-    EntryKind,
     Hold,
     position_book,
 )
@@ -38,6 +37,7 @@ from distribank.core.protocol import (
     coordinator_of,
 )
 from distribank.core.refusals import Code, Refusal, iso_reason
+from distribank.core.suspense import Assignment, Movement, amount_of
 from distribank.core.transfer import Counterparty, Direction, Leg
 from distribank.ports import PeerView, Recount
 
@@ -129,8 +129,9 @@ def entry(row: Entry, bank: str, transaction: Transaction | None = None) -> Json
         "balance_after": format_amount(row.balance_after),
         "kind": row.kind.value,
     }
-    if row.kind in (EntryKind.TRANSFER, EntryKind.RETURN, EntryKind.CORRECTION):
-        view["transfer_id"] = transaction_of(row.operation)
+    transfer = transaction_of(row.operation)
+    if transfer is not None:
+        view["transfer_id"] = transfer
     if transaction is not None:
         own = {leg.number for leg in _legs(transaction) if (leg.bank, leg.account) == (bank, row.account)}
         view["counterparties"] = _counterparties(transaction, own)
@@ -392,18 +393,62 @@ def heuristic(row: Heuristic) -> Json:
 
 def _damage(damage: Damage) -> Json:
     return {
-        "accounts": [
-            {
-                "account": account.account,
-                "direction": account.direction.value,
-                "wanted": format_amount(account.wanted),
-                "corrected": format_amount(account.corrected),
-                "to_suspense": format_amount(account.to_suspense),
-            }
-            for account in damage.accounts
-        ],
+        "accounts": [_account_damage(account) for account in damage.accounts],
         "position": {"bank": damage.bank, "amount": format_amount(damage.position)},
         "suspense": format_amount(damage.suspense),
+    }
+
+
+def _account_damage(account: AccountDamage) -> Json:
+    return {
+        "account": account.account,
+        "direction": account.direction.value,
+        "wanted": format_amount(account.wanted),
+        "corrected": format_amount(account.corrected),
+        "to_suspense": format_amount(account.to_suspense),
+    }
+
+
+def assignment(row: Assignment) -> Json:
+    """What an operator has taken out of suspense, and where it went."""
+    return {
+        "assignment_id": row.assignment_id,
+        "assigned_at": format_ms(row.assigned_at),
+        "account": row.account,
+        "entry_id": None if row.account is None else f"{row.account}.{row.change}",
+        "direction": row.direction.value,
+        "amount": format_amount(row.amount),
+        "reason": row.reason,
+        "transaction": row.transaction,
+        "transfer_id": row.transaction,
+    }
+
+
+def movement(row: Movement) -> Json:
+    """What was left in suspense, or taken out of it."""
+    shared = {"transaction": row.transaction, "transfer_id": row.transaction, "amount": format_amount(amount_of(row))}
+    if isinstance(row, Assignment):
+        at = format_ms(row.assigned_at)
+        return {"at": at, "kind": "assignment", **shared, "wanted_by": None, "assignment": assignment(row)}
+    assert row.damage is not None, f"the guess at {row.transaction} left nothing in suspense"
+    assert row.truth_at is not None
+    wanted_by = [_account_damage(account) for account in row.damage.accounts if account.to_suspense]
+    return {
+        "at": format_ms(row.truth_at),
+        "kind": "correction",
+        **shared,
+        "wanted_by": wanted_by,
+        "assignment": None,
+    }
+
+
+def suspense(found: Suspense, page: Json) -> Json:
+    """The book and one *page* of what moved it."""
+    return {
+        "balance": format_amount(found.balance),
+        "owing": format_amount(found.open.owing),
+        "owed": format_amount(found.open.owed),
+        **page,
     }
 
 

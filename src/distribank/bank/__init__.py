@@ -5,6 +5,7 @@
 ``coordinating``  what was ordered here is driven: votes, the decision, telling everyone.
 ``participating`` messages from other banks.
 ``custody``       holders, accounts, cash, consents.
+``assigning``     what is in suspense, and whose it is.
 ``showing``       what other banks may see here.
 ``following``     what other banks are asked to show.
 ``batching``      many transfers under one key.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from distribank.bank.assigning import Assigning, AssignmentResult, Suspense
 from distribank.bank.batching import Batching, BatchResult
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
@@ -34,6 +36,7 @@ from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
 
 __all__ = [
     "Approval",
+    "AssignmentResult",
     "Bank",
     "BatchResult",
     "CashResult",
@@ -42,6 +45,7 @@ __all__ = [
     "Linked",
     "Reply",
     "Shown",
+    "Suspense",
     "Trace",
     "TransferResult",
 ]
@@ -82,6 +86,7 @@ class Bank:
         )
         self.participating = Participating(self.rhythm, self.coordinating, position_cap=position_cap)
         self.custody = Custody(self.rhythm, peers)
+        self.assigning = Assigning(self.rhythm)
         self.batching = Batching(self.rhythm, self.ordering, self.tasks)
         self.reading = Reading(self.rhythm)
         self.following = Following(self.rhythm, peers)

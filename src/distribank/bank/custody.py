@@ -30,7 +30,6 @@ from distribank.core.ledger import (
     EntryKind,
     HolderRole,
 )
-from distribank.core.money import MAX_BALANCE
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Peers, Queries
@@ -167,12 +166,10 @@ class Custody:
         ledger = books.Ledger({account.number: account}, {})
         cash = await self._store.get(Book, CASH) or Book(CASH)
         unapproved = books.check_approval(account) if direction is Direction.DEBIT else None
-        refusal = unapproved or books.check(ledger, [leg])
-        if refusal is None and abs(cash.balance - leg.signed) > MAX_BALANCE:
-            refusal = Refusal(Code.LIMIT_EXCEEDED, "no bank may hold that much cash", account=account.number)
+        refusal = unapproved or books.check(ledger, [leg]) or books.check_cash(cash, -leg.signed)
         now = self._rhythm.now()
         if refusal is not None:
-            self._rhythm.write([replace(name.names("", now.wall_ms), refusal=refusal)])
+            self._rhythm.write([name.names("", now.wall_ms, refusal)])
             return CashResult(None, refusal)
         operation = f"cash.{self._rhythm.unique()}"
         rows = books.post(ledger, [leg], operation, kind, now.stamp, now.wall_ms)

@@ -53,9 +53,9 @@ class KeyName:
     def lock(self) -> str:
         return f"key:{self.owner}:{self.route}:{self.key}"
 
-    def names(self, subject: str, now_ms: int) -> IdempotencyKey:
-        """The row that makes *subject* what this key did."""
-        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms)
+    def names(self, subject: str, now_ms: int, refusal: Refusal | None = None) -> IdempotencyKey:
+        """The row that makes *subject* what this key did, or *refusal* why it did nothing."""
+        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms, refusal=refusal)
 
 
 class Ordering:

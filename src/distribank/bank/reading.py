@@ -57,8 +57,9 @@ class Reading:
         return [(entry, await self.transfer_of(entry)) for entry in entries]
 
     async def transfer_of(self, entry: Entry) -> Transaction | None:
-        """The transfer that posted *entry*, or was corrected by it; ``None`` for cash."""
-        return await self._store.get(Transaction, transaction_of(entry.operation))
+        """The transfer that posted *entry*, or was corrected by it; ``None`` for cash, and where there is none."""
+        transaction = transaction_of(entry.operation)
+        return None if transaction is None else await self._store.get(Transaction, transaction)
 
     async def watch(self, number: str, after: int | None = None) -> AsyncGenerator[Change, None]:
         """The balance at once and after each change; before it, every entry and hold behind change number *after*.

@@ -13,12 +13,14 @@ from enum import StrEnum
 from typing import Final
 
 from distribank.core import ledger as books
-from distribank.core.ledger import SUSPENSE, Account, BookEntry, EntryKind, Ledger, LedgerRow
+from distribank.core.ledger import CASH, SUSPENSE, Account, BookEntry, EntryKind, Ledger, LedgerRow
 from distribank.core.money import MAX_BALANCE
 from distribank.core.transfer import Direction, Leg
 
 MAX_REASON: Final = 500
 _CORRECTION: Final = ".correction"
+_WITHOUT_TRANSACTION: Final = (f"{CASH}.", f"{SUSPENSE}.")
+"""How operations begin that no transaction is behind: cash, and assignments out of suspense that name none."""
 
 
 class Verdict(StrEnum):
@@ -94,9 +96,10 @@ def correction_of(transaction: str) -> str:
     return transaction + _CORRECTION
 
 
-def transaction_of(operation: str) -> str:
-    """The transaction that an entry's *operation* belongs to, whether it posted the entry or corrected it."""
-    return operation.removesuffix(_CORRECTION)
+def transaction_of(operation: str) -> str | None:
+    """The transaction that an entry's *operation* belongs to, whether it posted the entry or corrected it, at once or
+    out of suspense; ``None`` where there is none."""
+    return None if operation.startswith(_WITHOUT_TRANSACTION) else operation.partition(_CORRECTION)[0]
 
 
 def correct(

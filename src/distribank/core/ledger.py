@@ -56,7 +56,8 @@ class EntryKind(StrEnum):
     TRANSFER = "transfer"
     RETURN = "return"
     CORRECTION = "correction"
-    """What brings an account to the truth, where an operator had forced the other outcome."""
+    """What brings an account to the truth, where an operator had forced the other outcome: at once, or later, out of
+    suspense."""
 
 
 class HoldState(StrEnum):
@@ -252,6 +253,13 @@ def check_covered(ledger: Ledger, legs: Sequence[Leg]) -> Refusal | None:
         if account.posted + account.incoming + max(net, 0) > MAX_BALANCE:
             detail = "no account may hold that much money"
             return Refusal(Code.LIMIT_EXCEEDED, detail, leg.bank, leg.account, leg.number)
+    return None
+
+
+def check_cash(cash: Book, paid_out: int) -> Refusal | None:
+    """Why the bank's cash cannot pay *paid_out* centavos, negative where it is paid in, or ``None``."""
+    if abs(cash.balance + paid_out) > MAX_BALANCE:
+        return Refusal(Code.LIMIT_EXCEEDED, "no bank may hold that much cash")
     return None
 
 

@@ -38,6 +38,8 @@ class Code(StrEnum):
     INVALID_APPROVAL = "invalid_approval"
     NOT_RESOLVABLE = "not_resolvable"
     """An operator may force a prepared participant's part only, and once."""
+    NOT_IN_SUSPENSE = "not_in_suspense"
+    """Nothing is assigned out of suspense but what is there."""
     INTERRUPTED = "interrupted"
     """The coordinator stopped before it decided: presumed abort. Nothing moved."""
     NOT_RUN = "not_run"

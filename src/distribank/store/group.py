@@ -34,6 +34,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Record, Transaction
+from distribank.core.suspense import Assignment
 from distribank.ports import Query, Recount, Row
 
 R = TypeVar("R")
@@ -46,6 +47,7 @@ REMEMBERED: Final = 8192
 
 KEY_OF: Final[dict[type, Callable[[Any], Any]]] = {
     Account: attrgetter("number"),
+    Assignment: attrgetter("assignment_id"),
     Batch: attrgetter("batch_id"),
     Book: attrgetter("name"),
     Company: attrgetter("cnpj"),

@@ -54,6 +54,14 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.HEURISTICS.name: Question(
         lambda _row, _key: True, attrgetter("decided_at", "transaction"), newest_first=True
     ),
+    Queries.SUSPENDED.name: Question(
+        lambda row, _: row.damage is not None and any(account.to_suspense for account in row.damage.accounts),
+        lambda row: (row.truth_at, 0, row.transaction),
+        newest_first=True,
+    ),
+    Queries.ASSIGNMENTS.name: Question(
+        lambda _row, _key: True, attrgetter("assigned_at", "stamp", "assignment_id"), newest_first=True
+    ),
     Queries.BOOKS.name: Question(lambda _row, _key: True, attrgetter("name")),
 }
 

@@ -1,10 +1,10 @@
--- One bank's durable memory, version 2. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
+-- One bank's durable memory, version 3. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
 -- hybrid logical clock values (48 bits of milliseconds, 16 of counter). Times of holds (prepared_at, resolved_at) and
 -- a transfer's prepared_at and commit_at are stamps. JSON stands only where a tuple is nested in a row and never searched.
 -- The CHECKs are a second line of defence: the rules are kept by distribank.core, and a row that breaks one stops the bank.
 
 PRAGMA application_id = 1145196107; -- "DBNK"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- Exactly one row: whose database this is. last_stamp is the greatest stamp ever written here.
 CREATE TABLE meta (
@@ -115,6 +115,22 @@ CREATE TABLE book_entry (
     PRIMARY KEY (operation, book)
 ) STRICT, WITHOUT ROWID;
 
+-- What an operator assigned out of the book suspense: to an account (change numbers its entry), or to the bank's cash.
+CREATE TABLE assignment (
+    assignment_id TEXT PRIMARY KEY,
+    direction TEXT NOT NULL CHECK (direction IN ('debit', 'credit')),
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    account TEXT REFERENCES account (number),
+    reason TEXT NOT NULL,
+    transaction_id TEXT,
+    assigned_at INTEGER NOT NULL,
+    stamp INTEGER NOT NULL,
+    change INTEGER,
+    CHECK ((account IS NULL) = (change IS NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX assignment_by_time ON assignment (assigned_at, stamp, assignment_id);
+
 -- What a prepared leg reserves: placed, then posted or released.
 CREATE TABLE hold (
     account TEXT NOT NULL REFERENCES account (number),
@@ -186,6 +202,7 @@ CREATE TABLE heuristic (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX heuristic_by_time ON heuristic (decided_at, transaction_id);
+CREATE INDEX heuristic_damaging ON heuristic (truth_at, transaction_id) WHERE damage IS NOT NULL;
 
 -- In whose list a transfer stands: an account of this bank, or the holder who ordered it.
 CREATE TABLE transfer_subject (

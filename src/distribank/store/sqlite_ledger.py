@@ -1,6 +1,7 @@
-"""The ledger's rows in SQLite: accounts with their holders, holds, entries, and the bank's own books.
+"""The ledger's rows in SQLite: accounts with their holders, holds, entries, the bank's own books, and what was assigned
+out of one of them.
 
-Responsible for the sentences that write and read these five kinds, and for their columns. A leg changes only its
+Responsible for the sentences that write and read these six kinds, and for their columns. A leg changes only its
 account's sums, so where the durable account is remembered and nothing else differs it is *moved*: its sums are written
 and its holders are left alone. Nothing here adds up an amount or decides when to write.
 """
@@ -27,6 +28,7 @@ from distribank.core.ledger import (
     HolderRole,
     HoldState,
 )
+from distribank.core.suspense import Assignment
 from distribank.core.transfer import Direction
 from distribank.store.group import Recent
 from distribank.store.sqlite_columns import Columns, loads
@@ -194,3 +196,29 @@ book_columns: Final[Callable[[Book], Columns]] = attrgetter("name", "balance", "
 
 def book_of(columns: Columns) -> Book:
     return Book(*columns)
+
+
+# Out of suspense --------------------------------------------------------------------------------------------------
+
+PUT_ASSIGNMENT: Final = """
+    INSERT INTO assignment (assignment_id, direction, amount, account, reason, transaction_id,
+                            assigned_at, stamp, change)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (assignment_id) DO UPDATE SET
+        direction = excluded.direction, amount = excluded.amount, account = excluded.account,
+        reason = excluded.reason, transaction_id = excluded.transaction_id, assigned_at = excluded.assigned_at,
+        stamp = excluded.stamp, change = excluded.change
+"""
+ASSIGNMENT: Final = """
+    SELECT assignment_id, direction, amount, account, reason, transaction_id, assigned_at, stamp, change
+      FROM assignment
+"""
+
+assignment_columns: Final[Callable[[Assignment], Columns]] = attrgetter(
+    "assignment_id", "direction", "amount", "account", "reason", "transaction", "assigned_at", "stamp", "change"
+)
+
+
+def assignment_of(columns: Columns) -> Assignment:
+    assignment_id, direction, *rest = columns
+    return Assignment(assignment_id, Direction(direction), *rest)

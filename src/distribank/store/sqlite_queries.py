@@ -14,7 +14,18 @@ from typing import Any, Final
 from distribank.core.clock import MAX_STAMP
 from distribank.ports import Queries
 from distribank.store.sqlite_columns import Columns
-from distribank.store.sqlite_ledger import ACCOUNT, BOOK, ENTRY, HOLD, account_of, book_of, entry_of, hold_of
+from distribank.store.sqlite_ledger import (
+    ACCOUNT,
+    ASSIGNMENT,
+    BOOK,
+    ENTRY,
+    HOLD,
+    account_of,
+    assignment_of,
+    book_of,
+    entry_of,
+    hold_of,
+)
 from distribank.store.sqlite_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
 from distribank.store.sqlite_transfers import HEURISTIC, RECORD, TRANSFER, heuristic_of, record_of, transfer_of
 
@@ -87,6 +98,22 @@ HEURISTICS: Final = (
      WHERE (decided_at, transaction_id) < (?1, ?2) ORDER BY decided_at DESC, transaction_id DESC LIMIT ?3
 """
 )
+SUSPENDED: Final = (
+    HEURISTIC  # noqa: S608 - two constants
+    + """
+     WHERE damage IS NOT NULL AND (truth_at, 0, transaction_id) < (?1, ?2, ?3)
+       AND EXISTS (SELECT 1 FROM json_each(damage, '$[0]')
+                    WHERE json_extract(value, '$[2]') <> json_extract(value, '$[3]')) -- wanted, corrected
+     ORDER BY truth_at DESC, transaction_id DESC LIMIT ?4
+"""
+)
+ASSIGNMENTS: Final = (
+    ASSIGNMENT
+    + """
+     WHERE (assigned_at, stamp, assignment_id) < (?1, ?2, ?3)
+     ORDER BY assigned_at DESC, stamp DESC, assignment_id DESC LIMIT ?4
+"""
+)
 BOOKS: Final = BOOK + " WHERE name > ?1 ORDER BY name LIMIT ?2"
 
 QUESTIONS: Final[dict[str, Question]] = {
@@ -103,6 +130,8 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.RECORDS_OF.name: Question(RECORDS_OF, record_of, (-1,)),
     Queries.UNFINISHED_BATCHES.name: Question(UNFINISHED_BATCHES, batch_of, ("",)),
     Queries.HEURISTICS.name: Question(HEURISTICS, heuristic_of, (LAST, "")),
+    Queries.SUSPENDED.name: Question(SUSPENDED, heuristic_of, (LAST, 0, "")),
+    Queries.ASSIGNMENTS.name: Question(ASSIGNMENTS, assignment_of, (LAST, 0, "")),
     Queries.BOOKS.name: Question(BOOKS, book_of, ("",)),
 }
 

@@ -21,6 +21,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
 from distribank.core.protocol import Record, Transaction
+from distribank.core.suspense import Assignment
 from distribank.store import sqlite_ledger as ledger
 from distribank.store import sqlite_registry as registry
 from distribank.store import sqlite_transfers as transfers
@@ -32,6 +33,7 @@ PUT: Final[dict[type, tuple[str, Callable[[Any], Columns]]]] = {
     Holder: (registry.PUT_PERSON, registry.person_columns),
     Book: (ledger.PUT_BOOK, ledger.book_columns),
     Heuristic: (transfers.PUT_HEURISTIC, transfers.heuristic_columns),
+    Assignment: (ledger.PUT_ASSIGNMENT, ledger.assignment_columns),
     Hold: (ledger.PUT_HOLD, ledger.hold_columns),
     Consent: (registry.PUT_CONSENT, registry.consent_columns),
     IdempotencyKey: (registry.PUT_KEY, registry.key_columns),
@@ -49,6 +51,7 @@ ADD: Final[dict[type, tuple[str, Callable[[Any], Columns]]]] = {
 
 READ: Final[dict[type, tuple[str, Callable[[Columns], Any]]]] = {
     Account: (ledger.ACCOUNT + " WHERE number = ?", ledger.account_of),
+    Assignment: (ledger.ASSIGNMENT + " WHERE assignment_id = ?", ledger.assignment_of),
     Batch: (registry.BATCH + " WHERE batch_id = ?", registry.batch_of),
     Book: (ledger.BOOK + " WHERE name = ?", ledger.book_of),
     Company: (registry.COMPANY + " WHERE cnpj = ?", registry.company_of),

@@ -1,0 +1,124 @@
+"""Out of suspense: what is there, what moved it, and an operator's word on whose it is.
+
+Assignments are decided one after the other, each over what is durable. A correction that is written meanwhile only
+adds to what is open, so that none of them needs to wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from typing import Final
+
+from distribank.bank.ordering import KeyName
+from distribank.bank.rhythm import Rhythm, account_locks
+from distribank.breakages import KeyReused
+from distribank.core.heuristics import Heuristic
+from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.ledger import CASH, SUSPENSE, Book
+from distribank.core.refusals import Refusal
+from distribank.core.suspense import Assignment, Movement, Open, assign, open_after
+from distribank.core.transfer import Direction
+from distribank.ports import Queries
+
+PAGE: Final = 1000
+_OPERATOR: Final = "operator"
+"""Whose the keys are: no holder's id is this word."""
+
+_ROUTE: Final = "assignment"
+After = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentResult:
+    """An assignment, or why it was refused."""
+
+    assignment: Assignment | None
+    refusal: Refusal | None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suspense:
+    """The book's *balance* in centavos, its two sides, and one page of what moved it."""
+
+    balance: int
+    open: Open
+    movements: Sequence[Movement]
+
+
+class Assigning:
+    """The part of a bank that clears its suspense book."""
+
+    def __init__(self, rhythm: Rhythm) -> None:
+        self._rhythm = rhythm
+        self._store = rhythm.store
+
+    async def suspense(self, limit: int, after: After = ()) -> Suspense:
+        """What is in suspense, and what moved it, newest first by ``place_of``; *after* is that of a page's last."""
+        await self._store.flushed()
+        book = await self._store.get(Book, SUSPENSE) or Book(SUSPENSE)
+        in_book, _ = await self._open(None)
+        return Suspense(book.balance, in_book, await self._movements(limit, after))
+
+    async def assign(
+        self,
+        direction: Direction,
+        amount: int,
+        account: str | None,
+        reason: str,
+        transaction: str | None,
+        key: str,
+        fingerprint: str,
+    ) -> AssignmentResult:
+        """Assign *amount* centavos to *account*, or to the bank's own cash, durably and once per key."""
+        name = KeyName(_OPERATOR, _ROUTE, key, fingerprint)
+        accounts = [account] if account is not None else []
+        locks = [name.lock, f"book:{SUSPENSE}", *account_locks(accounts), *([] if accounts else [f"book:{CASH}"])]
+        async with self._rhythm.exclusive(locks):
+            known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
+            if judge(known, name.fingerprint) is Retry.CONFLICT:
+                raise KeyReused
+            if known is None:
+                await self._store.flushed()  # what was assigned before this is durable, so that it is found and counted
+                in_book, of_transaction = await self._open(transaction)
+                ledger = await self._rhythm.ledger(accounts)
+                cash = await self._store.get(Book, CASH) or Book(CASH)
+                now = self._rhythm.now()
+                order = Assignment(
+                    self._rhythm.unique(), direction, amount, account, reason, transaction, now.wall_ms, now.stamp
+                )
+                rows = assign(order, ledger, cash, in_book, of_transaction, self._rhythm.code)
+                refusal = rows if isinstance(rows, Refusal) else None
+                known = name.names("" if refusal else order.assignment_id, now.wall_ms, refusal)
+                self._rhythm.write([known] if isinstance(rows, Refusal) else [*rows, known])
+                replayed = False
+            else:
+                replayed = True
+        await self._store.flushed()
+        made = None if known.refusal else await self._store.get(Assignment, known.subject)
+        return AssignmentResult(made, known.refusal, replayed)
+
+    async def _open(self, transaction: str | None) -> tuple[Open, Open]:
+        """What is open in the book, and how much of it *transaction* has left there; all that moved it is added up."""
+        in_book = of_transaction = Open()
+        after: After = ()
+        while page := await self._movements(PAGE, after):
+            in_book = open_after(page, in_book)
+            of_transaction = open_after((row for row in page if row.transaction == transaction), of_transaction)
+            after = place_of(page[-1])
+        return in_book, of_transaction
+
+    async def _movements(self, limit: int, after: After) -> list[Movement]:
+        suspended: list[Movement] = [*await self._store.find(Queries.SUSPENDED, limit=limit, after=after)]
+        assigned = await self._store.find(Queries.ASSIGNMENTS, limit=limit, after=after)
+        return list(islice(merge(suspended, assigned, key=place_of, reverse=True), limit))
+
+
+def place_of(movement: Movement) -> tuple[int, int, str]:
+    """By what movements are in order: when, and, within a millisecond, what was left there before what went."""
+    if isinstance(movement, Heuristic):
+        return movement.truth_at or 0, 0, movement.transaction
+    return movement.assigned_at, movement.stamp, movement.assignment_id
