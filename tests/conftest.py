@@ -9,7 +9,13 @@ import pytest
 
 from tests.virtual_time import VirtualLoop
 
-IN_VIRTUAL_TIME = {"tests.test_adversity", "tests.test_heuristics", "tests.test_pitfalls", "tests.test_transfers"}
+IN_VIRTUAL_TIME = {
+    "tests.test_adversity",
+    "tests.test_heuristics",
+    "tests.test_pitfalls",
+    "tests.test_suspense_routes",
+    "tests.test_transfers",
+}
 
 
 def pytest_asyncio_loop_factories(
