@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from distribank.breakages import Breakage
 from distribank.cli import app
 from distribank.network import doubts
 from distribank.network.layout import LocalBank, init, load
 from distribank.network.processes import free_base_port
-from tests.processes import CPFS, PASSWORD, network_of, until
+from distribank.network.speaking import AccountRef, Session, centavos
+from tests.processes import CPFS, PASSWORD, RealBank, network_of, until
 
 DOUBT = {
     "transaction": "99990001.aa.bb",
@@ -114,7 +118,11 @@ def test_an_outcome_is_forced_at_one_bank_and_only_if_it_is_meant(tmp_path: Path
     assert told == [("99990002", "99990001.aa.bb", "abort", "the coordinator burnt down")] * 2
 
 
-async def test_a_wrong_guess_is_told_to_the_centavo_once_the_truth_is_known(tmp_path: Path) -> None:
+@asynccontextmanager
+async def guessed_wrong(tmp_path: Path) -> AsyncIterator[tuple[RealBank, Session, AccountRef]]:
+    """Two banks, of which the second has forced a commit of 5.00 that was none, with 3.00 of it withdrawn in between:
+    that bank, its customer and her account, which is empty.
+    """
     async with network_of(tmp_path, 2, env={"DISTRIBANK_VOTE_DEADLINE": "60"}) as (a, b):
         maria, there = [await bank.client.join("Maria da Silva", CPFS[0], PASSWORD) for bank in (a, b)]
         hers = [await maria.open_account(), await there.open_account()]
@@ -138,9 +146,68 @@ async def test_a_wrong_guess_is_told_to_the_centavo_once_the_truth_is_known(tmp_
         (await there.withdraw(hers[1], 3_00)).expect(201)
         await a.restart()
         await until(truth_known, "B hears of the abort")
+        yield b, there, hers[1]
+
+
+async def test_a_wrong_guess_is_told_to_the_centavo_once_the_truth_is_known(tmp_path: Path) -> None:
+    async with guessed_wrong(tmp_path) as (b, _, hers):
         said = (await asyncio.to_thread(desk, tmp_path, "list", "--forced")).stdout
 
         assert "the truth is abort" in said
-        assert f"{hers[1].account}: debit of 5.00 needed, 2.00 corrected, 3.00 to suspense" in said
+        assert f"{hers.account}: debit of 5.00 needed, 2.00 corrected, 3.00 to suspense" in said
         assert "position with 99990001: 5.00; suspense: -3.00" in said
         assert (await b.client.books())["balanced"]
+
+
+async def test_what_a_wrong_guess_has_cost_is_assigned_and_stays_so(tmp_path: Path) -> None:
+    async with guessed_wrong(tmp_path) as (b, maria, hers):
+        at = hers.account
+
+        async def typed(*arguments: str, yes: str = "y\n") -> Result:
+            return await asyncio.to_thread(desk, tmp_path, *arguments, typed=yes)
+
+        def refused(result: Result) -> str:
+            assert (result.exit_code, type(result.exception)) == (1, Breakage), result.output
+            return str(result.exception)
+
+        before = await b.client.books()
+        assert "-3.00 in suspense: it owes 0.00 and is owed 3.00" in (await typed("suspense")).stdout
+        [one] = json.loads((await typed("suspense", "--json")).stdout)["items"]
+        [transfer] = [movement["transaction"] for movement in one["movements"]]
+        pays = ("assign", "debit", "2.00", "--reason", "she pays it back", "--account", at)
+        assert "insufficient_funds" in (said := refused(await typed(*pays, "--bank", "2", "--yes")))
+        assert "write it off (--write-off)" in said
+        (await maria.deposit(hers, 2_50)).expect(201)
+        assert (await typed(*pays, yes="n\n")).exit_code == 1
+        assert await maria.balances(hers) == (2_50, 2_50)
+        meant = await typed(*pays, "--key", "k", "--transaction", transfer[-12:])
+        assert meant.exit_code == 0, meant.output
+        assert f"will debit 2.00 of {at}, out of 3.00 that are in suspense" in meant.stderr
+        b.kill()
+        await b.restart()
+        again = await typed(*pays, "--key", "k", "--transaction", transfer[-12:], "--json", "--yes")
+        assert json.loads(again.stdout)["amount"] == "2.00", again.output
+        assert await maria.balances(hers) == (50, 50)
+        over = ("assign", "debit", "1.01", "--reason", "we shall not see it again", "--write-off", "--yes")
+        assert "1.00 is left in suspense to be debited; `in-doubt suspense` lists" in refused(await typed(*over))
+        assert (await typed("assign", "debit", "1.00", *over[3:])).exit_code == 0
+        listed = (await typed("suspense")).stdout
+        assert "0.00 in suspense: it owes 0.00 and is owed 0.00" in listed
+        assert "write off 1.00, which the bank pays: we shall not see it again" in listed
+        assert f"debit 2.00 of {at}: she pays it back ({transfer})" in listed
+        assert f"debit of 5.00 at {at}, 3.00 left ({transfer})" in listed
+        assert refused(await typed(*over)).endswith("anything to debit: none that answers")
+        books = await b.client.books()
+        assert (books["balanced"], books["books"]["suspense"]) == (True, "0.00")
+        assert centavos(books["books"]["cash"]) - centavos(before["books"]["cash"]) == -2_50 - 1_00
+
+
+def test_what_is_not_said_clearly_is_not_assigned(tmp_path: Path) -> None:
+    init(tmp_path, 2, free_base_port(2))
+    why = ("--reason", "x", "--yes")
+
+    assert desk(tmp_path, "assign", "give", "1.00", "--write-off", *why).exit_code == 2
+    assert desk(tmp_path, "assign", "credit", "1.00", *why).exit_code == 2
+    assert desk(tmp_path, "assign", "credit", "1.00", "--write-off", "--account", "00000001-9", *why).exit_code == 2
+    silent = desk(tmp_path, "assign", "credit", "1.00", "--write-off", "--bank", "2", *why)
+    assert "no answer from 99990002" in str(silent.exception)

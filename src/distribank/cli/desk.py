@@ -1,4 +1,5 @@
-"""``in-doubt``: the operator's desk. What waits for an outcome at which bank, why, and what can be done about it."""
+"""``in-doubt``: the operator's desk. What waits for an outcome at which bank, why, what can be done about it, and what
+wrong guesses have left to be settled."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from distribank.network.doubts import Found
     from distribank.network.layout import LocalBank
 
-app = typer.Typer(help="What is in doubt at the banks of a network: see it, ask again, force it.", no_args_is_help=True)
+app = typer.Typer(
+    help="What is in doubt at the banks of a network: see it, ask again, force it, settle what a guess cost.",
+    no_args_is_help=True,
+)
 
 Bank = Annotated[str | None, typer.Option("--bank", help="One bank by code, number or name; all if not said.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -22,6 +26,12 @@ _WARNING = """\
 {name} ({code}) will {decision} its part of {transaction}
 by itself, now, whatever the other banks do. If the coordinator has decided otherwise, money is made or lost between
 the banks, and people have to settle that by hand: it is recorded as damage once the truth is known."""
+
+
+_MEANT = """\
+{name} ({code}) will {what}, out of {left} that are in suspense on that side.
+Nobody else approves it, and it is not taken back but by other entries: the account's holders see it, and auditors read
+the reason."""
 
 
 @app.command("list")
@@ -103,6 +113,95 @@ def resolve(
     typer.echo(json.dumps(shown, ensure_ascii=False, indent=2) if as_json else _forced(shown))
 
 
+@app.command()
+def suspense(data_dir: DataDir = DEFAULT, bank: Bank = None, as_json: AsJson = False) -> None:
+    """Show what wrong guesses have left in suspense, who wanted it, and to whom it was assigned and why."""
+    import asyncio
+
+    from distribank.network import doubts
+
+    found = asyncio.run(doubts.suspense(_banks(data_dir, bank)))
+    _show(found, as_json, _suspense, "nothing was ever in suspense")
+
+
+@app.command()
+def assign(
+    direction: Annotated[str, typer.Argument(metavar="credit|debit")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="In BRL, such as 3.00.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
+    account: Annotated[
+        str | None, typer.Option("--account", help="An account of that bank: given what is owed, or paying it.")
+    ] = None,
+    write_off: Annotated[
+        bool, typer.Option("--write-off", help="The bank's own cash instead: it pays what is given up, or keeps it.")
+    ] = False,
+    transaction: Annotated[
+        str | None,
+        typer.Option("--transaction", metavar="ID", help="What had left it there; the end of the id will do."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="What was ordered under this key before is not done again.")
+    ] = None,
+    data_dir: DataDir = DEFAULT,
+    bank: Bank = None,
+    as_json: AsJson = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether this is meant.")] = False,
+) -> None:
+    """Assign what is in suspense at one bank: to an account there, or to the bank's own cash."""
+    import asyncio
+    import json
+    import uuid
+
+    from distribank.breakages import Breakage
+    from distribank.network import doubts
+
+    side = {"credit": "owing", "debit": "owed"}.get(direction)
+    if side is None:
+        raise typer.BadParameter(f"{direction!r} is neither credit nor debit", param_hint="credit|debit")
+    if (account is None) is not write_off:
+        raise typer.BadParameter("say either --account or --write-off", param_hint="--account")
+    banks = {each.code: each for each in _banks(data_dir, bank)}
+    found = asyncio.run(doubts.suspense(list(banks.values())))
+    there = [item for item in found.items if bank is not None or item[side] != "0.00"]
+    if len(there) != 1:
+        where = ", ".join(f"{item['bank_name']} ({item['bank']})" for item in there) or "none that answers"
+        silent = "".join(f"; no answer from {code}: {why}" for code, why in found.unanswered.items())
+        raise Breakage(f"assign at one bank at a time (--bank); banks with anything to {direction}: {where}{silent}")
+    [item] = there
+    chosen = banks[item["bank"]]
+    order = {"direction": direction, "amount": amount, "reason": reason}
+    if account is not None:
+        order["account"] = account
+    if transaction is not None:
+        order["transaction"] = _named(item, transaction)
+    if not yes:
+        typer.echo(_MEANT.format(name=chosen.name, code=chosen.code, what=_what(order), left=item[side]), err=True)
+        typer.confirm("Assign it?", abort=True, err=True)
+    made = asyncio.run(doubts.assign(chosen, order, key or uuid.uuid4().hex))
+    shown = {"bank": chosen.code, "bank_name": chosen.name, **made}
+    told = f"{chosen.code}  {chosen.name:<12} {made['assigned_at']}  {_what(made)}: {made['reason']}"
+    typer.echo(json.dumps(shown, ensure_ascii=False, indent=2) if as_json else told)
+
+
+def _named(item: dict[str, Any], transaction: str) -> str:
+    """The whole id of what has left something in suspense."""
+    from distribank.breakages import Breakage
+
+    named: set[str] = {movement["transaction"] for movement in item["movements"] if movement["wanted_by"]}
+    found = [known for known in named if known.endswith(transaction)]
+    if len(found) != 1:
+        raise Breakage(f"{transaction} names {len(found)} transactions there; name one of {', '.join(sorted(named))}")
+    return found[0]
+
+
+def _what(order: dict[str, Any]) -> str:
+    """An assignment in words, as ordered or as made."""
+    credit = order["direction"] == "credit"
+    if order.get("account") is not None:
+        return f"{order['direction']} {order['amount']} {'to' if credit else 'of'} {order['account']}"
+    return f"write off {order['amount']}, which the bank {'keeps' if credit else 'pays'}"
+
+
 def _banks(data_dir: Any, bank: str | None) -> list[LocalBank]:
     from distribank.network.layout import find, load_some
 
@@ -146,6 +245,24 @@ def _forced(item: dict[str, Any]) -> str:
         f"{item['reason']}; {truth}{matched}\n          {item['transaction']}"
         f"{_damage(item['damage']) if item['damage'] else ''}"
     )
+
+
+def _suspense(item: dict[str, Any]) -> str:
+    """A bank's suspense and all that moved it, newest first."""
+    moved = "".join(f"\n          {each['at']}  {each['amount']:>10}  {_moved(each)}" for each in item["movements"])
+    sides = f"it owes {item['owing']} and is owed {item['owed']}"
+    return f"{item['bank']}  {item['bank_name']:<12} {item['balance']} in suspense: {sides}{moved}"
+
+
+def _moved(movement: dict[str, Any]) -> str:
+    cause = f" ({movement['transaction']})" if movement["transaction"] else ""
+    if movement["assignment"]:
+        return f"{_what(movement['assignment'])}: {movement['assignment']['reason']}{cause}"
+    wanted = ", ".join(
+        f"{part['direction']} of {part['wanted']} at {part['account']}, {part['to_suspense']} left"
+        for part in movement["wanted_by"]
+    )
+    return f"{wanted}{cause}"
 
 
 def _damage(damage: dict[str, Any]) -> str:

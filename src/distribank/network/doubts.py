@@ -1,4 +1,4 @@
-"""What is in doubt at the banks of a data directory, asked of each as its operator, by the public contract.
+"""What is in doubt, or in suspense, at the banks of a data directory, asked of each as its operator, by the contract.
 
 All banks are asked at once, each within a limit of time: one that does not answer is named, and keeps nobody waiting.
 """
@@ -18,6 +18,15 @@ LIST_SECONDS: Final = 5.0
 """How long a bank may take to sign its operator in and list."""
 ASK_SECONDS: Final = 30.0
 """How long it may take to ask the other banks for an outcome."""
+
+NEXT: Final = {
+    "not_in_suspense": "`in-doubt suspense` lists what is there",
+    "insufficient_funds": "assign less, wait until the account has it, or write it off (--write-off)",
+    "account_closed": "name another account of this bank (--account), or write it off (--write-off)",
+    "account_not_found": "name an account of this bank (--account), or write it off (--write-off)",
+    "idempotency_conflict": "this key has done something else: leave --key out for a new one",
+}
+"""What an operator can do where an assignment is refused."""
 
 Json = dict[str, Any]
 
@@ -54,14 +63,34 @@ async def forced(banks: Sequence[LocalBank]) -> Found:
     """Every outcome that an operator has forced, and what became of it."""
 
     async def ask(operator: Session) -> list[Json]:
-        items: list[Json] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            page = (await operator.get("/v1/operator/heuristics", **({"cursor": cursor} if cursor else {}))).expect(200)
-            items, cursor = items + page["items"], page["next_cursor"]
+        items, _ = await _whole_list(operator, "/v1/operator/heuristics")
         return items
 
     return await _of_each(banks, ask)
+
+
+async def suspense(banks: Sequence[LocalBank]) -> Found:
+    """What is in suspense, and all that moved it, by bank; a bank that never had any is left out."""
+
+    async def ask(operator: Session) -> list[Json]:
+        movements, book = await _whole_list(operator, "/v1/operator/suspense")
+        sides = {name: book[name] for name in ("balance", "owing", "owed")}
+        return [{**sides, "movements": movements}] if movements else []
+
+    return await _of_each(banks, ask)
+
+
+async def assign(bank: LocalBank, order: Json, key: str) -> Json:
+    """Assign out of *bank*'s suspense what *order* says, once under *key*: the assignment as the bank has kept it."""
+    try:
+        answer = await _post(bank, "/v1/operator/suspense/assignments", order, key)
+    except Breakage as breakage:
+        raise Breakage(f"{breakage}; it may have been done: to say it again and do it once, add --key {key}") from None
+    try:
+        body: Json = answer.expect(201)
+    except Breakage as breakage:
+        raise Breakage(f"{breakage}; {NEXT[answer.code]}" if answer.code in NEXT else str(breakage)) from None
+    return body
 
 
 async def inquire(bank: LocalBank, transaction: str) -> Json:
@@ -78,10 +107,20 @@ async def resolve(bank: LocalBank, transaction: str, decision: str, reason: str)
     return body
 
 
-async def _post(bank: LocalBank, path: str, body: Json) -> Answer:
+async def _whole_list(operator: Session, path: str) -> tuple[list[Json], Json]:
+    """All items of a list that comes in pages, and its first page."""
+    first: Json = (await operator.get(path)).expect(200)
+    items, cursor = first["items"], first["next_cursor"]
+    while cursor is not None:
+        page = (await operator.get(path, cursor=cursor)).expect(200)
+        items, cursor = items + page["items"], page["next_cursor"]
+    return items, first
+
+
+async def _post(bank: LocalBank, path: str, body: Json, key: str | None = None) -> Answer:
     try:
         async with asyncio.timeout(ASK_SECONDS), client_of(bank) as client:
-            return await (await client.operator()).post(path, body)
+            return await (await client.operator()).post(path, body, key)
     except TimeoutError:
         raise Breakage(f"{bank.name} ({bank.code}) did not answer within {ASK_SECONDS:.0f} s") from None
 
