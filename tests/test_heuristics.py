@@ -19,9 +19,11 @@ from distribank.core.protocol import (
     Commit,
     Fate,
     Inquire,
+    Log,
     Message,
     Outcome,
     Prepare,
+    ShowLog,
     State,
     Transaction,
 )
@@ -207,6 +209,17 @@ async def test_a_forced_outcome_does_not_spread_to_a_fellow_participant() -> Non
         assert await in_state(net, C, transaction, State.COMMITTED)
         assert await net.balance(B, b) == (10, 10)
         await net.check_books()
+
+
+async def test_fellow_banks_see_that_a_part_was_forced_and_not_why() -> None:
+    async with world(2, vote_deadline=0.3) as net:
+        ordered, _ = await in_doubt(net, Verdict.COMMIT, 30)
+        await forced(net, ordered.id, Verdict.ABORT)
+        bank = net.banks[B].bank
+        (log,) = await bank.receive(A, bank.clock_now(), [ShowLog(ordered.id)])
+        assert isinstance(log, Log)
+        assert log.records[-1].after == State.FORCED_ABORT
+        assert "the coordinator is gone" not in str(log)
 
 
 async def test_nothing_is_forced_twice_nor_at_the_coordinator() -> None:

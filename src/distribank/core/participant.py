@@ -387,7 +387,7 @@ def _force(situation: Situation) -> Step:
     state = State.FORCED_COMMIT if verdict is Verdict.COMMIT else State.FORCED_ABORT
     forced = replace(known, state=state)
     rows = _posted(situation, now.stamp) if verdict is Verdict.COMMIT else _given_back(situation)
-    record = _resolved(situation, forced.state, f"the operator forced it: {situation.reason}")
+    record = _resolved(situation, forced.state, "the operator forced it")  # not why: fellow banks may read the log
     alarm = f"{forced.state} by the operator, the truth is not known: {situation.reason}"
     return Step(forced, (record,), (forced, heuristic, *rows), forced=True, alarm=alarm)
 
