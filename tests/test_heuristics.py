@@ -188,6 +188,21 @@ async def test_what_a_closed_account_cannot_be_credited_waits_in_suspense(
         assert (kept.damage.suspense, await book(net, "suspense")) == (suspense, suspense)
 
 
+async def test_a_guess_lets_nobody_draw_beyond_a_consent() -> None:
+    """What a part in doubt has used of it is given back by the truth alone: until then it may have been debited."""
+    async with world(2, vote_deadline=0.3) as net:
+        mine, theirs = await net.account(A), await net.account(B, 100)
+        await net.consent(B, theirs, A, total=30)
+        net.weather = nothing_about_outcomes
+        first = (await net.transfer(A, (A, mine, 30), (B, theirs, -30), wait=5)).transaction
+        await forced(net, first.id, Verdict.ABORT)
+        second = (await net.transfer(A, (A, mine, 30), (B, theirs, -30), wait=5)).transaction
+        assert second.because is not None
+        assert second.because.code is Code.CONSENT_EXCEEDED
+        await settled(net, first)
+        assert await net.balance(B, theirs) == (70, 70)
+
+
 async def test_a_forced_outcome_does_not_spread_to_a_fellow_participant() -> None:
     """B and C are in doubt; A is gone. B is forced, and C, who asks B, stays in doubt."""
     async with world(3, vote_deadline=0.3) as net:

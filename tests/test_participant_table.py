@@ -625,7 +625,7 @@ def forced_ledger(verdict: Verdict, **sums: Any) -> Ledger:
 def learn(verdict: Verdict, event: Event, **more: Any) -> Step:
     """The truth (or anything else) meets what an operator forced."""
     more.setdefault("ledger", forced_ledger(verdict))
-    more.setdefault("consents", (consent(used=200 if verdict is Verdict.COMMIT else 0),))
+    more.setdefault("consents", (consent(used=200),))
     more.setdefault("heuristic", guess(verdict))
     more.setdefault("at", stamp(10))
     return participate(forced(verdict), event, now=now(20), **more)
@@ -667,7 +667,7 @@ def test_a_forced_abort_releases_at_once_is_recorded_and_raises_an_alarm() -> No
     assert lines(step) == [(RecordKind.RESOLVED, State.PREPARED, State.FORCED_ABORT)]
     assert (entries(step), book_entries(step)) == ([], [])
     assert holds(step) == [(ANA_THERE, Direction.DEBIT, 200, HoldState.RELEASED)]
-    assert [c.used for c in rows(step, Consent)] == [0]
+    assert rows(step, Consent) == []
     assert damages(step) == guess(Verdict.ABORT)
     assert step.forced
     assert step.alarm is not None
@@ -732,7 +732,7 @@ def test_a_forced_abort_that_was_right_is_settled_and_nothing_is_released_again(
     assert known is not None
     assert known.state is State.ABORTED
     assert known.because == (BECAUSE if event is Event.ABORT else known.because)
-    assert set(step.changes) == {known, damages(step)}
+    assert set(step.changes) == {known, damages(step), consent(used=0)}
     assert damages(step).matched is True
     assert step.alarm is None
 
@@ -763,7 +763,7 @@ def test_a_forced_abort_that_was_wrong_is_posted_after_all_and_acknowledged(even
     assert (known.state, known.commit_at) == (State.COMMITTED, stamp(10))
     assert entries(step) == [(ANA_THERE, -200, stamp(20))]
     assert book_entries(step) == [(f"position:{A}", 200, stamp(20))]
-    assert [c.used for c in rows(step, Consent)] == [200]
+    assert rows(step, Consent) == []
     assert damages(step).damage == Damage((AccountDamage(ANA_THERE, Direction.DEBIT, 200, 200),), A, 200, 0)
     assert step.answer == Acknowledged()
     assert step.alarm is not None
@@ -790,13 +790,6 @@ def test_a_closed_account_is_not_corrected_its_part_goes_to_suspense(verdict: Ve
     owed = 200 if verdict is Verdict.COMMIT else -200
     assert entries(step) == []
     assert book_entries(step) == [(f"position:{A}", -owed, stamp(20)), (SUSPENSE, owed, stamp(20))]
-
-
-def test_a_consent_that_was_given_back_is_used_again_as_far_as_it_reaches() -> None:
-    step = learn(Verdict.ABORT, Event.COMMIT, consents=(consent(used=900),))
-    assert [c.used for c in rows(step, Consent)] == [1000]
-    step = learn(Verdict.ABORT, Event.COMMIT, consents=(consent(used=900, max_total=None),))
-    assert [c.used for c in rows(step, Consent)] == [1100]
 
 
 def test_an_account_that_is_full_takes_what_it_may_hold_and_the_rest_waits_in_suspense() -> None:

@@ -120,17 +120,6 @@ def give_back(consents: Sequence[Consent], uses: Sequence[ConsentUse]) -> tuple[
     return tuple(replace(by_id[use.consent_id], used=by_id[use.consent_id].used - use.amount) for use in uses)
 
 
-def use_again(consents: Sequence[Consent], uses: Sequence[ConsentUse]) -> tuple[Consent, ...]:
-    """The consents that had been given back, used after all: the debit is a fact, so as far as each ceiling reaches."""
-    by_id = {consent.consent_id: consent for consent in consents}
-    found = []
-    for use in uses:
-        consent = by_id[use.consent_id]
-        ceiling = MAX_BALANCE if consent.max_total is None else consent.max_total
-        found.append(replace(consent, used=consent.used + min(use.amount, max(0, ceiling - consent.used))))
-    return tuple(found)
-
-
 def _debits(legs: Sequence[Leg]) -> dict[str, int]:
     """The sum of the debit legs on each account. Credits on the same account do not make up for them."""
     sums: dict[str, int] = {}

@@ -269,7 +269,13 @@ def _release(situation: Situation) -> Step:
     aborted = _aborted(situation)
     assert aborted.because is not None
     record = _resolved(situation, State.ABORTED, f"aborted: {aborted.because.code}")
-    return Step(aborted, (record,), (aborted, *_given_back(situation)), answer=Acknowledged())
+    changes = (aborted, *_given_back(situation), *_unused(situation))
+    return Step(aborted, (record,), changes, answer=Acknowledged())
+
+
+def _unused(situation: Situation) -> tuple[Consent, ...]:
+    """What the vote had used of consents, given back: by a true abort alone, as others could use what a guess frees."""
+    return consents.give_back(situation.consents, situation.known.consents)
 
 
 def _commit_stamp(situation: Situation) -> int:
@@ -324,15 +330,14 @@ def _posted(situation: Situation, at: int) -> tuple[LedgerRow, ...]:
     )
 
 
-def _given_back(situation: Situation) -> tuple[LedgerRow | Consent, ...]:
-    """Released holds, and what the vote had reserved of the position and used of consents."""
+def _given_back(situation: Situation) -> tuple[LedgerRow, ...]:
+    """Released holds, and what the vote had reserved of the position."""
     known = situation.known
     assert known.order is not None
     books.assert_held(situation.ledger, known.order.legs)
     return (
         *books.release(situation.ledger, situation.now.stamp),
         *books.reserve_positions({known.coordinator: -net_flow(known.order.legs)}, give_back=True),
-        *consents.give_back(situation.consents, known.consents),
     )
 
 
@@ -408,17 +413,17 @@ def _reconcile(situation: Situation, truth: Verdict, settled: Transaction) -> St
     assert guess is not None, f"{known.id} is {known.state}, and nobody forced it"
     assert known.order is not None
     told = replace(guess, truth=truth, truth_at=now.wall_ms, matched=guess.decision is truth)
+    unused = _unused(situation) if truth is Verdict.ABORT else ()
     if told.matched:
         record = _resolved(situation, settled.state, f"the truth is {truth}, as the operator had guessed")
-        return Step(settled, (record,), (settled, told), answer=Acknowledged(), forced=True)
+        return Step(settled, (record,), (settled, told, *unused), answer=Acknowledged(), forced=True)
     accounts = situation.ledger.accounts
     correction = correct(
         accounts, known.order.legs, truth, known.id, known.coordinator, now.stamp, posted_at=now.wall_ms
     )
     told = replace(told, damage=correction.damage)
-    used = consents.use_again if truth is Verdict.COMMIT else consents.give_back
     record = _resolved(situation, settled.state, f"the truth is {truth}, not what the operator forced; corrected")
-    changes = (settled, told, *correction.rows, *used(situation.consents, known.consents))
+    changes = (settled, told, *correction.rows, *unused)
     alarm = f"{known.state} by the operator, but the truth is {truth}: {correction.damage.in_words}"
     return Step(settled, (record,), changes, answer=Acknowledged(), forced=True, alarm=alarm)
 
