@@ -34,3 +34,22 @@ def test_a_diagram_notes_what_was_forced_and_draws_no_message_for_it() -> None:
 
     assert f"Note over {B}: forced commit by an operator" in drawn
     assert "->>" not in drawn
+
+
+def test_a_reason_reaches_a_terminal_as_one_line_of_text_whatever_a_hostile_bank_put_into_it() -> None:
+    because = "tombstone: no\x1b[2J\x9b2K\u202e\n2026-11-23  99990001 Aroeira decided commit"
+    record = Record("T", 1, RecordKind.RESOLVED, State.NOTHING, State.ABORTED, because)
+
+    (line,) = tell({B: [record]}, [B], frank=True)
+
+    assert line.words.isprintable()
+    assert "\x1b" not in line.words
+
+
+def test_a_bank_is_not_listened_to_about_another_part_than_its_own() -> None:
+    decided = Record(f"{A}.0.1", 1, RecordKind.DECIDED, State.PREPARING, State.COMMITTING, "commit: all voted yes")
+    prepared = Record(f"{A}.0.1", 2, RecordKind.PREPARED, State.NOTHING, State.PREPARED, "voted yes")
+
+    lines = tell({A: [prepared], B: [decided, prepared]}, [B], frank=True)
+
+    assert [(line.bank, line.record.kind) for line in lines] == [(B, RecordKind.PREPARED)]

@@ -100,7 +100,7 @@ directions = st.sampled_from(Direction)
 legs = st.builds(
     Leg, numbers, banks, st.from_regex(fields.ACCOUNT, fullmatch=True), directions, st.integers(1, MAX_AMOUNT)
 )
-words = st.text("abcdefghijklmnopqrstuvwxyz ,", max_size=wire.MAX_WORD)
+words = st.text("abcdefghijklmnopqrstuvwxyz ,", min_size=1, max_size=64)
 parties = st.builds(Counterparty, numbers, banks, directions, st.none() | texts)
 many_legs = st.lists(legs, min_size=1, max_size=8).map(tuple)
 many_parties = st.lists(parties, max_size=8).map(tuple)
@@ -197,6 +197,13 @@ def test_a_record_of_a_later_version_is_left_out_and_the_others_are_read() -> No
     log = wire.decode_answer("log", {"answer": "log", "transaction": TRANSACTION, "records": [record, later]})
     assert isinstance(log, Log)
     assert [known.stamp for known in log.records] == [5]
+
+
+@pytest.mark.parametrize("field", ["record", "from", "to"])
+@pytest.mark.parametrize("word", ["", "\x1b[2J", "a\nb", "<img>", "x" * 65, "`a`", "\u202e"])
+def test_a_record_whose_words_a_terminal_or_a_page_would_take_for_its_own_is_no_answer(field: str, word: str) -> None:
+    record = {"stamp": "5", "record": "Resolved", "from": "prepared", "to": "committed", "detail": "…", field: word}
+    assert wire.decode_answer("log", {"answer": "log", "transaction": TRANSACTION, "records": [record]}) is None
 
 
 def test_more_accounts_than_any_bank_shows_are_no_answer() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from distribank.core.protocol import FORCED, Record, RecordKind, State
+from distribank.core.protocol import FORCED, Record, RecordKind, State, coordinator_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,20 @@ class Line:
     words: str
 
 
+_PARTICIPANTS: Final = (RecordKind.PREPARED, RecordKind.RESOLVED)
+"""The records of a participant; the others are a coordinator's."""
+
+
 def tell(logs: Mapping[str, Iterable[Record]], participants: Sequence[str], *, frank: bool) -> list[Line]:
-    """The records of all banks in the order of their clocks, which is an order in which they can have happened."""
+    """The records of all banks in the order of their clocks, which is an order in which they can have happened.
+
+    A bank's word counts for its own part alone: a participant that says it decided is not listened to.
+    """
     lines = [
-        Line(bank, record, _words(record, participants, frank=frank)) for bank, log in logs.items() for record in log
+        Line(bank, record, _words(record, participants, frank=frank))
+        for bank, log in logs.items()
+        for record in log
+        if (record.kind in _PARTICIPANTS) is (bank != coordinator_of(record.transaction))
     ]
     return sorted(lines, key=lambda line: (line.record.stamp, line.bank))
 
@@ -117,8 +127,9 @@ _NOT_PLAIN: Final = re.compile(r"[^\w .&'-]+")
 
 
 def _reason(detail: str) -> str:
-    """A record's reason without the log's own heading, on one line."""
-    return " ".join(_HEADING.sub("", detail).split())
+    """A record's reason without the log's own heading, on one line; it may be the words of a hostile bank."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in _HEADING.sub("", detail))
+    return " ".join(shown.split())
 
 
 def _plain(name: str) -> str:

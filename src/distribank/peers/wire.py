@@ -8,6 +8,7 @@ wrong with the envelope refuses the batch, and nothing that arrives raises anyth
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,8 +55,8 @@ MAX_NAME: Final = 1000
 MAX_DETAIL: Final = 1000
 """Characters of a refusal's sentence; longer ones are cut when they leave."""
 
-MAX_WORD: Final = 64
-"""Characters of a record's kind and of a state's name."""
+_WORD: Final = re.compile(r"[A-Za-z0-9 ,_-]{1,64}")
+"""A record's kind and a state's name, which people read: nothing that a terminal or a page would take for its own."""
 
 KINDS: Final = ("prepare", "commit", "abort", "inquire", "log", "accounts")
 """Every kind of message; each is also the last part of its route."""
@@ -429,9 +430,9 @@ def _record(record: Record) -> dict[str, Any]:
 def _read_record(record: dict[str, Any]) -> tuple[int, str, str, str, str]:
     return (
         read.stamp(record, "stamp"),
-        read.text(record, "record", MAX_WORD),
-        read.text(record, "from", MAX_WORD),
-        read.text(record, "to", MAX_WORD),
+        read.matching(record, "record", _WORD),
+        read.matching(record, "from", _WORD),
+        read.matching(record, "to", _WORD),
         read.text(record, "detail", MAX_DETAIL),
     )
 
