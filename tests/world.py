@@ -217,11 +217,18 @@ class World:
         return done.refusal
 
     async def consent(
-        self, code: str, number: str, to: str, each: int = 10**9, which: int = 0, total: int | None = None
+        self,
+        code: str,
+        number: str,
+        to: str,
+        each: int = 10**9,
+        which: int = 0,
+        total: int | None = None,
+        days: int = 1,
     ) -> str:
         holder = await self.person(code, which)
         made = await self.banks[code].bank.custody.give_consent(
-            holder, number, to, each, total, self.clock.wall_ms() + 86_400_000
+            holder, number, to, each, total, self.clock.wall_ms() + days * 86_400_000
         )
         assert made is not None
         assert not isinstance(made, Refusal), made
