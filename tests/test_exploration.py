@@ -1,4 +1,4 @@
-"""Every reachable state of one transaction between three banks, on the shipped machines.
+"""Every reachable state of one transaction between three banks, on the shipped machines; an operator may force B's.
 
 The network is the set of all messages ever sent, and any of them may be delivered at any time, again and again: that
 is loss, duplication, reordering and unbounded delay at once. What a step makes true is first queued, then at some
@@ -17,8 +17,10 @@ import pytest
 
 from distribank.core import coordinator, participant
 from distribank.core.coordinator import state_of
+from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.ledger import Account, Hold, HoldState, Ledger
 from distribank.core.protocol import (
+    IN_DOUBT,
     Abort,
     Acknowledged,
     Commit,
@@ -53,6 +55,7 @@ class Kept:
     transaction: Transaction | None
     account: Account
     hold: Hold | None = None
+    guess: Heuristic | None = None
 
     def with_changes(self, step: Step) -> Kept:
         kept = self
@@ -63,6 +66,8 @@ class Kept:
                 kept = replace(kept, account=row)
             elif isinstance(row, Hold):
                 kept = replace(kept, hold=row)
+            elif isinstance(row, Heuristic):
+                kept = replace(kept, guess=row)
         return kept.canonical()
 
     def canonical(self) -> Kept:
@@ -71,7 +76,8 @@ class Kept:
         if known is not None and known.state is State.ABORTED:
             known = Transaction(TX, known.role, State.ABORTED, known.begun_at, because=NO.because)
         hold = hold if hold is not None and hold.state is HoldState.PLACED else None
-        return Kept(known, replace(self.account, changes=0), hold)
+        guess = self.guess if self.guess is not None and self.guess.truth is None else None
+        return Kept(known, replace(self.account, changes=0), hold, guess)
 
     @property
     def ledger(self) -> Ledger:
@@ -139,6 +145,7 @@ def participate(bank: Bank, what: str, sender: str) -> Iterator[tuple[Bank, froz
         Fate.COMMITTED: event.TOLD_COMMITTED,
         Fate.ABORTED: event.TOLD_ABORTED,
         "time": event.NOT_TOLD,
+        "force": event.RESOLVE,
     }
     asked = dict(begin(LEGS, START_LEDGER).messages)[bank.code]
     assert isinstance(asked, Prepare)
@@ -152,17 +159,22 @@ def participate(bank: Bank, what: str, sender: str) -> Iterator[tuple[Bank, froz
         commit=Commit(TX, now().stamp, asked.legs) if what == "commit" else None,
         vote_by=VOTE_BY,
         at=now().stamp,
+        heuristic=bank.queued.guess,
+        verdict=Verdict(sender) if what == "force" else None,
     )
     step = participant.step(events[what], situation)
     answered = what in ("prepare", "commit", "inquire")  # nobody waits for the answer to an abort
-    yield take(bank, step, words(bank.code, step, sender) if answered else set())
+    if what == "force":
+        yield take(bank, step, {("forced", bank.code, "")})
+    else:
+        yield take(bank, step, words(bank.code, step, sender) if answered else set())
     if what == "prepare" and known is None:
         step = participant.step(event.PREPARE, replace(situation, prepare=replace(asked, flow=0)))
         yield take(bank, step, words(bank.code, step, sender))
 
 
 def alone(bank: Bank) -> Iterator[tuple[Bank, frozenset[Said]]]:
-    """What may happen at a bank without hearing anything: a flush, the deadline, the wish to ask."""
+    """What may happen at a bank without hearing anything: a flush, the deadline, the wish to ask, an operator."""
     if bank.queued != bank.flushed or bank.unsaid:
         yield replace(bank, flushed=bank.queued, unsaid=frozenset()), bank.unsaid
     if bank.code == A:
@@ -170,9 +182,12 @@ def alone(bank: Bank) -> Iterator[tuple[Bank, frozenset[Said]]]:
             situation = coordinator.Situation(bank.memory, now(), bank.queued.ledger)
             step = coordinator.step(State.PREPARING, coordinator.Event.DEADLINE, situation)
             yield take(bank, step, words(A, step, ""))
-    elif bank.queued.transaction is not None and bank.queued.transaction.state is State.PREPARED:
+    elif bank.queued.transaction is not None and bank.queued.transaction.state in IN_DOUBT:
         yield bank, frozenset({("inquire", bank.code, A), ("inquire", bank.code, FELLOW[bank.code])})
         yield from participate(bank, "time", "")
+        if bank.code == B and bank.queued.transaction.state is State.PREPARED:
+            for verdict in Verdict:
+                yield from participate(bank, "force", verdict)
 
 
 def crash(bank: Bank) -> tuple[Bank, frozenset[Said]]:
@@ -192,10 +207,12 @@ def wrong(bank: Bank, said: frozenset[Said]) -> str | None:
     posted = flushed is State.COMMITTED and bank.flushed.account.posted == END[bank.code]
     if ("acknowledged", bank.code, A) in said and not posted:
         return f"{bank.code} has acknowledged, and has posted nothing durably"
-    if ("yes", bank.code, A) in said and flushed not in (State.PREPARED, State.COMMITTED, State.ABORTED):
+    if ("yes", bank.code, A) in said and flushed not in (*IN_DOUBT, State.COMMITTED, State.ABORTED):
         return f"{bank.code} has promised, and its promise can be lost"
+    if ("forced", bank.code, "") in said and flushed in (None, State.PREPARED):
+        return f"{bank.code} has told its operator that it was forced, and that can be lost"
     state, kept = state_in(bank), bank.queued.account
-    expected = END if state in COMMITTED else START
+    expected = END if state in COMMITTED or state is State.FORCED_COMMIT else START
     if kept.open_holds != (state in (State.PREPARING, State.PREPARED)) or kept.posted != expected[bank.code]:
         return f"{bank.code} is {state} and its account is {kept}"
     return None
@@ -294,7 +311,7 @@ def explore() -> tuple[int, set[State | None], str | None]:
 def test_no_order_of_messages_flushes_and_crashes_breaks_a_promise() -> None:
     worlds, met, why = explore()
     assert why is None
-    assert met == {None, State.PREPARING, State.PREPARED, State.ABORTED, *COMMITTED}
+    assert met == {None, State.PREPARING, State.ABORTED, *IN_DOUBT, *COMMITTED}
     assert worlds > 1000
 
 
@@ -316,6 +333,12 @@ def unforced(handler: Callable[[Any], Step]) -> Callable[[Any], Step]:
         (participant, (State.PREPARED, participant.Event.COMMIT), unforced(participant._post)),
         (participant, (State.COMMITTED, participant.Event.COMMIT), unforced(participant._acknowledge_again)),
         (participant, (State.PREPARED, participant.Event.INQUIRE), participant._say_aborted),
+        (participant, (State.PREPARED, participant.Event.RESOLVE), unforced(participant._force)),
+        (participant, (State.FORCED_ABORT, participant.Event.INQUIRE), participant._say_aborted),
+        (participant, (State.FORCED_ABORT, participant.Event.COMMIT), unforced(participant._learn_commit)),
+        (participant, (State.FORCED_ABORT, participant.Event.TOLD_COMMITTED), participant._learn_abort),
+        (participant, (State.FORCED_COMMIT, participant.Event.COMMIT), participant._acknowledge_again),
+        (participant, (State.FORCED_COMMIT, participant.Event.ABORT), participant._learn_commit),
     ],
 )
 def test_a_seeded_bug_is_found(monkeypatch: pytest.MonkeyPatch, machine: Any, cell: Any, bug: Any) -> None:
