@@ -88,6 +88,7 @@ class Following:
 
     async def trace(self, known: Transaction) -> Trace:
         """Every bank's records of *known*, a transaction of this bank, asked for at one moment."""
+        await self._rhythm.store.flushed()
         own = await self._showing.log(known.coordinator, known.id)
         others = [bank for bank in known.banks if bank != self._rhythm.code]
         replies, logs = {self._rhythm.code: Reply.ANSWERED}, {self._rhythm.code: own.records}

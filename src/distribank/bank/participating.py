@@ -67,6 +67,8 @@ class Participating:
         What they promise is durable; an abort promises nothing. *clock* is the stamp that came with the request.
         """
         self._rhythm.hear(clock)
+        if any(isinstance(message, ShowLog) for message in messages):
+            await self._store.flushed()  # once for all of them: with every one, a slow disk would look like no bank
         answers = [await self._decide(sender, clock, message) for message in messages]
         if any(not isinstance(message, Abort) for message in messages):
             await self._store.flushed()

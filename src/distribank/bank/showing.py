@@ -29,11 +29,13 @@ class Showing:
         self._store = rhythm.store
 
     async def log(self, sender: str, transaction: str) -> Log:
-        """The durable records of *transaction*, for a bank that takes part in it; to any other it is unknown."""
+        """The durable records of *transaction*, for a bank that takes part in it; to any other it is unknown.
+
+        Whoever asks waits for the disk before: what is queued, a lazy record too, happened before the question.
+        """
         known = await self._store.get(Transaction, transaction)
         if known is None or sender not in known.banks:
             return Log(transaction, ())
-        await self._store.flushed()  # what is queued happened before the question: a lazy record is waited for
         return Log(transaction, tuple(await self._store.find(Queries.RECORDS_OF, transaction, limit=MAX_RECORDS)))
 
     async def accounts(self, sender: str, holder_cpf: str) -> Accounts:
