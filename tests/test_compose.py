@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.types import BoolParamType
 
 from distribank.breakages import Misconfigured
 from distribank.config import PREFIX, Settings
-from distribank.network.composing import OWN, compose_file
+from distribank.network.composing import NO, OWN, YES, compose_file
 from tests.compose.engine import ROOT, compose_command
 
 CHECKED_IN = ROOT / "compose" / "compose.yaml"
@@ -86,20 +87,28 @@ def test_the_example_file_has_every_variable_of_the_compose_file_with_its_defaul
         "COMPOSE_PROFILES",
     }
     assert (ROOT / stated["COMPOSE_FILE"]).samefile(CHECKED_IN)
-    assert stated["COMPOSE_PROFILES"] == "banks-${BANKS}"
+    assert stated["COMPOSE_PROFILES"] == "banks-${BANKS},people-${DISTRIBANK_PEOPLE:-0}"
+    assert stated["DISTRIBANK_PEOPLE"] == interpolated["DISTRIBANK_PEOPLE"] == "0"
     for name in ("PUBLISH", "BASE_IMAGE", "IMAGE"):
         assert stated[name] == interpolated[name]
+
+
+def composed(**variables: str) -> dict[str, Any]:
+    """The services that start, as Compose itself reads the two files, with *variables* set in the shell."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE", PREFIX))}
+    command = [*(compose_command() or []), "--env-file", ".env.example", "config", "--format", "json"]
+    environment |= variables
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+    services: dict[str, Any] = json.loads(said.stdout)["services"]
+    return services
 
 
 @needs_compose
 @pytest.mark.parametrize("banks", range(2, 17))
 def test_every_number_of_banks_starts_that_many_and_keeps_each_guarded(banks: int) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE", PREFIX))}
-    command = [*(compose_command() or []), "--env-file", ".env.example", "config", "--format", "json"]
-    environment = {**environment, "BANKS": str(banks)}
-    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert said.returncode == 0, said.stderr
-    services: dict[str, Any] = json.loads(said.stdout)["services"]
+    services = composed(BANKS=str(banks), DISTRIBANK_PEOPLE="1")
+    assert services.keys() - composed(BANKS=str(banks)).keys() == {"people"}
 
     running = sorted(name for name in services if name.startswith("bank-"))
     assert running == [f"bank-{number:03}" for number in range(1, banks + 1)]
@@ -114,6 +123,40 @@ def test_every_number_of_banks_starts_that_many_and_keeps_each_guarded(banks: in
         assert made["depends_on"]["network-init"]["condition"] == "service_completed_successfully"
         assert not {PREFIX + name.upper() for name in OWN} & set(made["environment"])
         assert not SECRET.search(json.dumps(made))
+
+
+@needs_compose
+@pytest.mark.parametrize(("word", "wanted"), BoolParamType.bool_states.items())
+def test_people_come_if_they_are_wanted_in_the_words_that_up_takes(word: str, wanted: bool) -> None:
+    services = composed(DISTRIBANK_PEOPLE=word, DISTRIBANK_PASSWORD="chosen-beforehand")
+
+    assert ("people" in services) is wanted
+    assert word in (YES if wanted else NO)
+    if wanted:
+        people = services["people"]
+        assert people["environment"]["DISTRIBANK_PASSWORD"] == "chosen-beforehand"
+        assert [volume["source"] for volume in people["volumes"]] == ["network"], "no bank's secrets"
+        assert people["volumes"][0]["read_only"] is True
+        assert [name for name, made in services.items() if "chosen-beforehand" in str(made)] == ["people"]
+
+
+@pytest.mark.parametrize(("banks", "people"), [("1", "0"), ("17", "1"), ("three", ""), ("4", "perhaps")])
+def test_what_cannot_be_is_said_before_any_bank_starts(banks: str, people: str, tmp_path: Path) -> None:
+    """The first service's own script, in a shell, where the program would say that it got there."""
+    script = re.search(r">-\n((?: {8}.*\n)+)", service("network-init"))
+    assert script
+    (tmp_path / "distribank").write_text("#!/bin/sh\necho got there\n")
+    (tmp_path / "distribank").chmod(0o755)
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+        command = ["sh", "-c", " ".join(script[1].split()).replace("$$", "$")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=False)
+
+    refused, taken = run(BANKS=banks, DISTRIBANK_PEOPLE=people), run(BANKS="4", DISTRIBANK_PEOPLE="yes")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert " must be " in refused.stderr
+    assert taken.stdout.startswith("got there\n")
 
 
 def test_a_check_asks_the_bank_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

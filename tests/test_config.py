@@ -11,6 +11,7 @@ from distribank.breakages import Misconfigured
 from distribank.config import EXAMPLE, PREFIX, Settings, environment_names
 
 EXAMPLE_FILE = Path(__file__).parent.parent / ".env.example"
+A_BANK = EXAMPLE_FILE.read_text(encoding="utf-8").partition("# ---- a bank ----")[2]
 SECRET = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c"
 GOOD = {
     "BANK_CODE": "99990001",
@@ -100,7 +101,7 @@ def test_an_example_or_short_secret_is_refused_by_name_and_never_repeated(
 
 
 def test_every_secret_of_the_example_file_is_refused(tmp_path: Path) -> None:
-    examples = dict(re.findall(rf"^#? ?{PREFIX}(\w+)=(change.*)$", EXAMPLE_FILE.read_text(), re.MULTILINE))
+    examples = dict(re.findall(rf"^#? ?{PREFIX}(\w+)=(change.*)$", A_BANK, re.MULTILINE))
 
     assert set(examples) == {"TOKEN_SECRET", "OPERATOR_PASSWORD", "METRICS_TOKEN"}
     for name, value in examples.items():
@@ -108,13 +109,13 @@ def test_every_secret_of_the_example_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_example_file_documents_every_variable_and_no_other() -> None:
-    documented = re.findall(rf"^#? ?({PREFIX}\w+)=", EXAMPLE_FILE.read_text(), re.MULTILINE)
+    documented = re.findall(rf"^#? ?({PREFIX}\w+)=", A_BANK, re.MULTILINE)
 
     assert sorted(documented) == sorted(environment_names())
 
 
 def test_the_example_file_states_the_defaults(tmp_path: Path) -> None:
-    lines = re.findall(rf"^{PREFIX}(\w+)=(.*)$", EXAMPLE_FILE.read_text(), re.MULTILINE)
+    lines = re.findall(rf"^{PREFIX}(\w+)=(.*)$", A_BANK, re.MULTILINE)
     stated = {name: value for name, value in lines if not value.startswith(EXAMPLE)}
 
     assert Settings.load(env_file(tmp_path, **stated)) == Settings.load(env_file(tmp_path))

@@ -142,6 +142,18 @@ async def test_addresses_are_shown_as_people_reach_them_and_banks_are_not_waited
         await seed(tmp_path, print, wait=0)
 
 
+async def test_banks_of_the_network_file_that_are_not_wanted_need_not_run(tmp_path: Path) -> None:
+    async with network_of(tmp_path, 2) as banks:
+        init(tmp_path, 3)
+        said: list[str] = []
+        with pytest.raises(Breakage, match="Sapucaia was not ready"):
+            await seed(tmp_path, said.append, wait=0.5)
+        await seed(tmp_path, said.append, wait=0.5, banks=2)
+
+        assert '"status":"completed"' in paste("bash", block_in(said[-1]))
+        assert len(await all_accounts(banks, password_in(said[-1]))) == 5
+
+
 async def test_one_bank_is_too_few(tmp_path: Path) -> None:
     init(tmp_path, 1)
 

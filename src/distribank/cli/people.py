@@ -25,6 +25,9 @@ def people(
         ),
     ] = None,
     wait: Annotated[float, typer.Option("--wait", min=0, max=3600, help="Seconds until the banks must be ready.")] = 60,
+    banks: Annotated[
+        int | None, typer.Option("--banks", min=2, max=99, help="Only the first so many take part; all if not said.")
+    ] = None,
 ) -> None:
     """Bring Maria, João, Ana and a company to a running network, with money; print a transfer to paste."""
     import asyncio
@@ -33,7 +36,7 @@ def people(
     from distribank.network.people import password_given, seed
 
     given = password_given(dict(os.environ))
-    asyncio.run(seed(data_dir, _say, password=given, show_as=show_as, wait=wait))
+    asyncio.run(seed(data_dir, _say, password=given, show_as=show_as, wait=wait, banks=banks))
 
 
 def _say(text: str) -> None:

@@ -2,7 +2,8 @@
 
 Bank *k* is the service and the container ``bank-00k``, with one volume and one fixed port. All banks stand in the file;
 the profile ``banks-<n>`` starts the first *n*. One service, ``network-init``, writes keys, settings and the network
-file before any bank starts; nothing here holds a secret. Only text is made here: no engine is asked.
+file before any bank starts; another, ``people``, brings people if they are wanted and stays, healthy once they are
+there, so that ``up --wait`` waits for them. Nothing here holds a secret. Only text is made here: no engine is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from distribank.network.layout import DEFAULT_BASE_PORT, FIRST, MAX_BANKS
 
 FEWEST: Final = 2
 """Banks without a profile: they always run, and the client's example needs both."""
+
+YES: Final = ("1", "t", "true", "y", "yes", "on")
+NO: Final = ("", "0", "f", "false", "n", "no", "off")
+"""What ``DISTRIBANK_PEOPLE`` may be, as ``distribank up`` reads it, but in small letters only."""
 
 OWN: Final = frozenset(
     {
@@ -83,13 +88,15 @@ services:
         WHEELHOUSE: ${{WHEELHOUSE:-}}
     networks: []
     network_mode: none
-    environment: {{BANKS: "${{BANKS:-{fewest}}}"}}
+    environment: {{BANKS: "${{BANKS:-{fewest}}}", DISTRIBANK_PEOPLE: "${{DISTRIBANK_PEOPLE:-0}}"}}
     entrypoint: [sh, -c]
     command:
       - >-
         if ! [ "$$BANKS" -ge {fewest} ] 2>/dev/null || ! [ "$$BANKS" -le {banks} ];
         then echo "BANKS must be {fewest} to {banks}; for more: distribank compose --banks N --output FILE" >&2;
         exit 2; fi;
+        case "$$DISTRIBANK_PEOPLE" in {words}) ;;
+        *) echo "DISTRIBANK_PEOPLE must be 1 or 0" >&2; exit 2; esac;
         distribank network init --banks "$$BANKS" --data-dir /data --base-port {port}
         --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}' || exit;
         echo; echo "Once they are up, the first transfer:  BANKS=$$BANKS docker compose run --rm client"
@@ -106,15 +113,24 @@ services:
     environment: {{NO_PROXY: "*"}}
     entrypoint: [python, /opt/examples/first_transfer.py, "http://bank-001:{port}", "http://bank-002:{second_port}"]
 
-  people: # docker compose run --rm people
+  people: # DISTRIBANK_PEOPLE=1; what they say, and their password:  docker logs people
     <<: *image
-    profiles: [people]
+    container_name: people
+    profiles: [{people}]
     depends_on:
       bank-001: {{condition: service_healthy}}
       bank-002: {{condition: service_healthy}}
-    environment: {{DISTRIBANK_PASSWORD: , NO_PROXY: "*"}}
+    environment: {{DISTRIBANK_PASSWORD: , NO_PROXY: "*", BANKS: "${{BANKS:-{fewest}}}"}}
     volumes: ["network:/data:ro"]
-    command: [people, --show-as, "http://127.0.0.1:{{port}}"]
+    entrypoint: [sh, -c]
+    command:
+      - >-
+        distribank people --banks "$$BANKS" --show-as 'http://127.0.0.1:{{port}}' || exit;
+        touch /tmp/here; exec sleep infinity
+    healthcheck:
+      test: [CMD, test, -e, /tmp/here]
+      interval: 2s
+      start_period: 120s
 
 {services}
 networks:
@@ -156,6 +172,8 @@ def compose_file(banks: int) -> str:
         port=_port(1),
         second_port=_port(2),
         shared="\n".join(_shared()),
+        words="|".join(word if word else '""' for word in (*YES, *NO)),
+        people=", ".join(f"people-{word}" for word in YES),
         all_volumes="\n".join(f"      - {_name(number)}:/data/{_code(number)}" for number in numbers),
         services="\n".join(_bank(number, banks) for number in numbers),
         volumes="\n".join(f"  {_name(number)}:" for number in numbers),

@@ -83,15 +83,22 @@ class _Seeding:
 
 
 async def seed(
-    data_dir: Path, say: Say, *, password: str | None = None, show_as: str | None = None, wait: float = WAIT_SECONDS
+    data_dir: Path,
+    say: Say,
+    *,
+    password: str | None = None,
+    show_as: str | None = None,
+    wait: float = WAIT_SECONDS,
+    banks: int | None = None,
 ) -> None:
     """Make sure that the people are there, and *say* what was done, the password if it is new, and their transfer.
 
+    Only the first *banks* of the network file take part, all if not given: others may not be running.
     *show_as* is how the banks' addresses are printed, with ``{port}``, ``{code}`` and ``{number}``; as they stand in
     the network file if not given. ``Breakage`` if a bank is not ready within *wait* seconds, or refuses: what is there
     by then stays, and doing it again with the same password goes on from there.
     """
-    entries = sorted(Roster.load(data_dir / "network.json"), key=lambda entry: entry.code)
+    entries = sorted(Roster.load(data_dir / "network.json"), key=lambda entry: entry.code)[:banks]
     if len(entries) < 2:
         raise Misconfigured("people want a network of two banks or more: their transfer goes from one to another")
     shown = [_address(show_as, entry.url, entry.code, place) for place, entry in enumerate(entries, 1)]
