@@ -1,4 +1,4 @@
-"""Which tests run in virtual time: those of banks in one process, so that no deadline depends on a busy machine."""
+"""No test depends on how busy the machine is: banks in one process run in virtual time, properties without deadlines."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.virtual_time import VirtualLoop
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 IN_VIRTUAL_TIME = {
     "tests.test_adversity",

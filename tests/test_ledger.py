@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distribank.core import ledger as books
@@ -104,7 +104,6 @@ own_legs = st.lists(
 ).map(lambda parts: tuple(leg(n, A, number, signed) for n, (number, signed) in enumerate(parts, 1)))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(own_legs, st.sampled_from(["post", "release", "wait"])), max_size=12))
 def test_no_sequence_of_holds_posts_and_releases_overdraws_an_account_or_loses_a_sum(
     history: list[tuple[tuple[Leg, ...], str]],
@@ -143,7 +142,6 @@ order_legs = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(order_legs, max_size=8))
 def test_over_random_transfers_each_banks_books_balance_and_positions_mirror_each_other(
     orders: list[list[tuple[str, str, int, str]]],
