@@ -47,7 +47,7 @@ def test_a_pid_that_a_stranger_has_got_is_never_signalled(tmp_path: Path) -> Non
         bank.pid_file.write_text(str(stranger.pid))
         try:
             for verb in (breaking.freeze, breaking.thaw, breaking.kill):
-                with pytest.raises(Breakage, match=r"is not running here; start it with .* start 99990001"):
+                with pytest.raises(Breakage, match=r"is not running here: no  distribank up  runs on"):
                     verb(bank)
             assert stranger.poll() is None
         finally:
@@ -112,6 +112,8 @@ async def test_a_bank_killed_from_elsewhere_is_started_again_by_up_and_stopped_w
         assert "goes on" in said_by("thaw", "Pitanga", *where)
         killed = said_by("kill", "99990002", *where)
         assert "start 99990002" in killed
+        with pytest.raises(Breakage, match=r"is not running here: start it with .* start 99990002"):
+            breaking.freeze(two)
         first = running_pid(two.pid_file)
         assert first is None
         assert "is ready again" in said_by("start", "2", *where)

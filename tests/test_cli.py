@@ -83,6 +83,8 @@ def test_init_prints_where_everything_is(tmp_path: Path) -> None:
     assert [bank.code for bank in load(tmp_path / "data")] == ["99990001", "99990002"]
     secrets = [bank.operator_password for bank in load(tmp_path / "data")]
     assert not any(secret in ended.stdout for secret in secrets)
+    again = [run("network", "init", "--banks", banks, "--data-dir", str(tmp_path / "data")).stdout for banks in "23"]
+    assert ["The network has grown" in said for said in (ended.stdout, *again)] == [False, False, True]
 
 
 def test_a_port_in_use_is_said_without_a_traceback(tmp_path: Path) -> None:

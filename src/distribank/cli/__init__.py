@@ -77,12 +77,15 @@ def network_init(
     ] = None,
 ) -> None:
     """Write the network file, and per bank its settings, secrets and key. Banks that exist are kept as they are."""
-    from distribank.network.layout import ADDRESS, HOST, Place, init
+    from distribank.network.layout import ADDRESS, HOST, Place, init, load
     from distribank.network.pasting import own_command
 
+    before = load(data_dir)
     made = init(data_dir, banks, base_port, Place(listen or HOST, address or ADDRESS))
     for bank in made:
         typer.echo(f"{bank.code}  {bank.name:<12}  {bank.url}  {bank.env_file}")
+    if 0 < len(before) < len(made):
+        typer.echo("\nThe network has grown: banks that run already hear of it once they are started again.")
     if address:  # they are to run elsewhere, by whatever made that address
         return
     typer.echo(f"\nStart one with:  {own_command('serve', '--env-file', str(made[0].env_file))}")

@@ -63,9 +63,7 @@ def start(data_dir: Path, bank: LocalBank) -> int:
         thaw_it = f"frozen (pid {pid}); thaw it instead, with  {bank_command('thaw', bank.code, data_dir)}"
         raise Breakage(f"bank {bank.name} is {thaw_it if is_frozen(pid) else f'running already (pid {pid})'}")
     if not is_locked(data_dir / UP_LOCK):
-        raise Breakage(
-            f"no  distribank up  runs on {data_dir}: start all banks with  {own_command('up', *data_option(data_dir))}"
-        )
+        raise Breakage(_no_up(data_dir))
     if not is_free(bank.port):
         raise Breakage(f"port {bank.port} of bank {bank.name} is in use: stop what listens there first")
     bank.start_file.touch(mode=0o600)
@@ -80,9 +78,15 @@ def start(data_dir: Path, bank: LocalBank) -> int:
 def _pid_of(bank: LocalBank) -> int:
     pid = running_pid(bank.pid_file)
     if pid is None:
-        again = bank_command("start", bank.code, bank.directory.parent)
-        raise Breakage(f"bank {bank.name} ({bank.code}) is not running here; start it with  {again}")
+        data_dir = bank.directory.parent
+        again = f"start it with  {bank_command('start', bank.code, data_dir)}"
+        what_next = again if is_locked(data_dir / UP_LOCK) else _no_up(data_dir)
+        raise Breakage(f"bank {bank.name} ({bank.code}) is not running here: {what_next}")
     return pid
+
+
+def _no_up(data_dir: Path) -> str:
+    return f"no  distribank up  runs on {data_dir}; start all banks with  {own_command('up', *data_option(data_dir))}"
 
 
 def _is_ready(bank: LocalBank) -> bool:
