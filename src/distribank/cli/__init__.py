@@ -19,6 +19,7 @@ from distribank import __version__
 from distribank.breakages import Breakage
 from distribank.cli import breaking, composing, desk, following
 from distribank.cli import people as people_of_a_network
+from distribank.cli.panels import RUNNING, TRYING
 from distribank.network import DEFAULT_DATA_DIR
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 network = typer.Typer(help="The files of a network of banks.", no_args_is_help=True)
-app.add_typer(network, name="network")
+app.add_typer(network, name="network", rich_help_panel=RUNNING)
 
 Banks = Annotated[int, typer.Option("--banks", min=1, max=99, help="How many banks.")]
 BasePort = Annotated[
@@ -92,23 +93,7 @@ def network_init(
     typer.echo(f"or all with:     {own_command('up', '--banks', str(len(made)), '--data-dir', str(data_dir))}")
 
 
-@app.command()
-def serve(
-    env_file: Annotated[Path, typer.Option("--env-file", help="The bank's settings: DIR/<code>/bank.env.")],
-    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
-) -> None:
-    """Serve one bank in the foreground, until SIGTERM or Ctrl-C."""
-    from distribank.config import Settings
-    from distribank.network.processes import stop_when_stdin_closes
-    from distribank.service import run
-
-    settings = Settings.load(env_file)
-    if until_stdin_closes:
-        stop_when_stdin_closes()
-    raise typer.Exit(run(settings))
-
-
-@app.command()
+@app.command(rich_help_panel=TRYING)
 def up(
     banks: Banks = 4,
     data_dir: Annotated[
@@ -132,7 +117,7 @@ def up(
     raise typer.Exit(run_all(data_dir, banks, base_port, vote_deadline, people))
 
 
-@app.command()
+@app.command(rich_help_panel=TRYING)
 def demo(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Keep the banks' data here, a new directory; else it is deleted.")
@@ -148,6 +133,22 @@ def demo(
     raise typer.Exit(run(data_dir, base_port, as_json))
 
 
-for tools in (breaking.app, composing.app, following.app, people_of_a_network.app):
+@app.command(rich_help_panel=RUNNING)
+def serve(
+    env_file: Annotated[Path, typer.Option("--env-file", help="The bank's settings: DIR/<code>/bank.env.")],
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+) -> None:
+    """Serve one bank in the foreground, until SIGTERM or Ctrl-C."""
+    from distribank.config import Settings
+    from distribank.network.processes import stop_when_stdin_closes
+    from distribank.service import run
+
+    settings = Settings.load(env_file)
+    if until_stdin_closes:
+        stop_when_stdin_closes()
+    raise typer.Exit(run(settings))
+
+
+for tools in (people_of_a_network.app, following.app, breaking.app, composing.app):
     app.add_typer(tools)
-app.add_typer(desk.app, name="in-doubt")
+app.add_typer(desk.app, name="in-doubt", rich_help_panel=RUNNING)

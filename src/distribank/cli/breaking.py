@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from distribank.cli.panels import BREAKING
 from distribank.network import DEFAULT_DATA_DIR
 
 DataDir = Annotated[Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Where the banks' files are.")]
@@ -16,7 +17,7 @@ DEFAULT: Final = DEFAULT_DATA_DIR
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=BREAKING)
 def freeze(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Freeze a bank (SIGSTOP): it neither answers nor ends, as though its machine hung."""
     from distribank.network import breaking
@@ -29,7 +30,7 @@ def freeze(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     typer.echo(f"Let it go on with:  {bank_command('thaw', bank, data_dir)}")
 
 
-@app.command()
+@app.command(rich_help_panel=BREAKING)
 def thaw(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Let a frozen bank go on where it stood (SIGCONT)."""
     from distribank.network import breaking
@@ -40,7 +41,7 @@ def thaw(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     typer.echo(f"{found.name} ({found.code}, pid {pid}) goes on where it was frozen.")
 
 
-@app.command()
+@app.command(rich_help_panel=BREAKING)
 def kill(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Kill a bank (SIGKILL): it ends without warning. What it has promised is on its disk."""
     from distribank.network import breaking
@@ -53,7 +54,7 @@ def kill(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     typer.echo(f"Start it again with:  {bank_command('start', bank, data_dir)}")
 
 
-@app.command()
+@app.command(rich_help_panel=BREAKING)
 def start(bank: Bank, data_dir: DataDir = DEFAULT) -> None:
     """Start again a bank that has ended. The running `distribank up` does it, and looks after the bank."""
     from distribank.network import breaking

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from distribank.cli.panels import RUNNING
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def compose(
     banks: Annotated[int, typer.Option("--banks", min=2, max=99, help="The most banks that it can start.")] = 16,
     output: Annotated[Path | None, typer.Option("--output", help="A file to write it to; else it is printed.")] = None,

@@ -10,6 +10,7 @@ import typer
 
 from distribank.breakages import Misconfigured
 from distribank.cli.breaking import DataDir
+from distribank.cli.panels import TRYING
 from distribank.network import DEFAULT_DATA_DIR
 
 app = typer.Typer()
@@ -18,7 +19,7 @@ Legs = list[str]
 LEG: Final = "[BANK/]ACCOUNT=AMOUNT"
 
 
-@app.command()
+@app.command(rich_help_panel=TRYING)
 def trace(
     transfer_id: Annotated[str, typer.Argument(metavar="ID", help="The transfer's id.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -34,7 +35,7 @@ def trace(
     raise typer.Exit(show(transfer_id, data_dir, media_type))
 
 
-@app.command()
+@app.command(rich_help_panel=TRYING)
 def transfer(
     at: Annotated[str, typer.Option("--at", metavar="BANK", help="The bank at which it is ordered.")],
     cpf: Annotated[str, typer.Option("--cpf", help="The CPF of whoever orders it.")],

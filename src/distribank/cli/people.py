@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from distribank.cli.breaking import DEFAULT, DataDir
+from distribank.cli.panels import TRYING
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel=TRYING)
 def people(
     data_dir: DataDir = DEFAULT,
     show_as: Annotated[

@@ -28,7 +28,7 @@ from distribank.breakages import Breakage
 from distribank.network.breaking import UP_LOCK
 from distribank.network.figures import Figures, follow
 from distribank.network.layout import DEFAULT_BASE_PORT, LocalBank, init, load
-from distribank.network.pasting import bank_command
+from distribank.network.pasting import bank_command, data_option, own_command
 from distribank.network.people import password_given, seed
 from distribank.network.pids import is_frozen, locked
 from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
@@ -106,7 +106,7 @@ async def _up(
         try:
             for process in processes:
                 process.bank.start_file.unlink(missing_ok=True)
-            with waiting(console, f"starting {len(processes)} banks"):
+            with waiting(console, "starting one bank" if len(processes) == 1 else f"starting {len(processes)} banks"):
                 await start_all(processes)
             if people:
                 await _bring_people(console, data_dir)
@@ -195,7 +195,8 @@ def _again(process: BankProcess) -> str:
 
 def _table(processes: list[BankProcess], states: list[str], figures: list[Figures], *, narrow: bool = False) -> Table:
     """The table; where room is scarce, names and states are broken, and never what is to be copied."""
-    table = Table(title=f"DistriBank · {time.strftime('%H:%M:%S')}", box=box.SIMPLE_HEAD if narrow else box.ROUNDED)
+    title = f"DistriBank · {time.strftime('%H:%M:%S')}{' · in a browser: ADDRESS/docs' if narrow else ''}"
+    table = Table(title=title, box=box.SIMPLE_HEAD if narrow else box.ROUNDED)
     table.pad_edge, table.padding = not narrow, (0, 1, 0, 0) if narrow else (0, 1)
     table.add_column("bank", no_wrap=True)
     table.add_column("name", overflow="fold")
@@ -237,4 +238,8 @@ def _what_next(data_dir: Path, processes: list[BankProcess], people: bool) -> st
     secrets = f"The operator's password of each bank is in {data_dir}/<bank>/bank.env. Ctrl-C stops all banks."
     if people:
         return f"{secrets}\n"
-    return f"Register a first holder, in another terminal:\n\n  {command}\n\n{secrets}\n"
+    said = [f"Register a first holder, in another terminal:\n\n  {command}"]
+    if len(processes) > 1:
+        bring = own_command("people", *data_option(data_dir))
+        said.append(f"or have people with accounts and money, and a transfer to paste:\n\n  {bring}")
+    return "\n\n".join([*said, f"{secrets}\n"])
