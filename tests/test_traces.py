@@ -171,3 +171,22 @@ async def test_the_diagram_of_a_refusal_shows_the_no_and_an_abort_for_the_others
     assert f"Note over {A}: decision to abort" in arrows
     assert f"{A}->>{B}: abort" not in arrows
     assert ": commit" not in arrows
+
+
+async def test_a_bank_that_refused_tells_its_operator_a_whole_story(banks: Hall) -> None:
+    there, payee = await banks.account("1.00", 0, B), await banks.account("0.00", 1, C)
+    refused = await order(banks, [leg(B, there, "5.00")], [leg(C, payee, "5.00")])
+    transfer = refused.json()["transfer_id"]
+    await settled(banks, transfer)
+    who = await banks.operator(B)
+    text = (await trace(banks, transfer, who, B, Accept="text/plain")).text
+    assert f"began, and asked {B} to prepare" in text
+    drawn = (await trace(banks, transfer, who, B, Accept="text/vnd.mermaid")).text
+    assert drawn.index(f"{A}->>{B}: prepare") < drawn.index(f"{B}-->>{A}: vote no")
+
+
+async def test_a_bank_that_was_never_asked_is_said_to_have_no_record(banks: Hall) -> None:
+    here, payee = await banks.account("1.00"), await banks.account("0.00", 1, B)
+    refused = await order(banks, [leg(A, here, "5.00")], [leg(B, payee, "5.00")])
+    text = (await trace(banks, refused.json()["transfer_id"], await banks.sign_in(), Accept="text/plain")).text
+    assert f"{B} Bank {B} has no record of it to show here." in text

@@ -48,12 +48,14 @@ async def trace(request: Request, transfer_id: str) -> Response:
     found = await bank.following.trace(known)
     # Why a bank refused says something about an account there: for whoever gave the order, and for operators.
     frank = holder is None or (known.order is not None and known.order.holder_cpf == holder.cpf)
-    lines = story.tell(found.logs, known.participants, frank=frank)
+    # A bank that refused at once has not kept who else was asked; that it was asked itself is known.
+    participants = known.participants or tuple(code for code in found.replies if code != known.coordinator)
+    lines = story.tell(found.logs, participants, frank=frank)
     views_of = {peer.bank: peer.name for peer in bank.peers.views()}
     names = {code: bank.name if code == bank.code else views_of.get(code, code) for code in found.replies}
     wanted = headers.preferred(request, "application/json", TEXT, MERMAID)
     if wanted == MERMAID:
-        drawn = story.diagram(lines, names, known.coordinator, known.participants)
+        drawn = story.diagram(lines, names, known.coordinator, participants)
         return Response(drawn, headers=headers.NEGOTIATED, media_type=MERMAID)
     content: Json = {
         "transfer_id": known.id,
@@ -85,6 +87,12 @@ def _text(content: Json) -> str:
     names = {bank["bank"]: bank["name"] for bank in content["banks"]}
     told = [f"Transfer {content['transfer_id']}", ""]
     told += [f"{line['at']}  {line['bank']} {names[line['bank']]} {line['detail']}." for line in content["lines"]]
+    tellers = {line["bank"] for line in content["lines"]}
+    told += [
+        f"{bank['bank']} {bank['name']} has no record of it to show here."
+        for bank in content["banks"]
+        if bank["status"] == "answered" and bank["bank"] not in tellers
+    ]
     told += [
         f"{bank['bank']} {bank['name']} did not answer ({bank['status']}): what it did is not told here."
         for bank in content["banks"]
