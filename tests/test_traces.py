@@ -190,3 +190,7 @@ async def test_a_bank_that_was_never_asked_is_said_to_have_no_record(banks: Hall
     refused = await order(banks, [leg(A, here, "5.00")], [leg(B, payee, "5.00")])
     text = (await trace(banks, refused.json()["transfer_id"], await banks.sign_in(), Accept="text/plain")).text
     assert f"{B} Bank {B} has no record of it to show here." in text
+    who = await banks.sign_in()
+    drawn = (await trace(banks, refused.json()["transfer_id"], who, Accept="text/vnd.mermaid")).text
+    assert f"Note over {A}: decision to abort" in drawn
+    assert ">>" not in drawn

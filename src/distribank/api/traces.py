@@ -16,7 +16,7 @@ from distribank.api.times import format_ms
 from distribank.api.transfers import is_id
 from distribank.core import story
 from distribank.core.clock import wall_of
-from distribank.core.protocol import State
+from distribank.core.protocol import RecordKind, State
 
 TEXT = "text/plain"
 MERMAID = "text/vnd.mermaid"
@@ -55,7 +55,8 @@ async def trace(request: Request, transfer_id: str) -> Response:
     names = {code: bank.name if code == bank.code else views_of.get(code, code) for code in found.replies}
     wanted = headers.preferred(request, "application/json", TEXT, MERMAID)
     if wanted == MERMAID:
-        drawn = story.diagram(lines, names, known.coordinator, participants)
+        begun = any(line.record.kind is RecordKind.BEGUN for line in lines)  # what never began, nobody else heard of
+        drawn = story.diagram(lines, names, known.coordinator, participants if begun else ())
         return Response(drawn, headers=headers.NEGOTIATED, media_type=MERMAID)
     content: Json = {
         "transfer_id": known.id,
