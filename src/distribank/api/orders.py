@@ -185,7 +185,10 @@ class JointAccountOrder(Order):
     co_holders: list[Cpf] = Field(
         min_length=1, max_length=MAX_CO_HOLDERS, description="Their CPFs; each must be registered at this bank."
     )
-    approval: Literal["any", "all"] | AtLeast = Field(
+    approval: Annotated[
+        Annotated[Literal["any", "all"], Tag("[word]")] | Annotated[AtLeast, Tag("[number]")],
+        Discriminator(lambda value: "[number]" if isinstance(value, dict) else "[word]"),
+    ] = Field(
         default="any", description="Whose approval a debit needs: any holder's, all holders', or so many holders'."
     )
 
