@@ -12,6 +12,7 @@ import pytest
 
 from distribank.api import answers
 from distribank.core.protocol import Commit, Message, ShowLog
+from distribank.core.refusals import Code, Refusal
 from tests.counter_hall import Hall, hall
 from tests.test_account_routes import check
 from tests.test_transfer_routes import A, B, C, leg, order
@@ -183,6 +184,17 @@ async def test_a_bank_that_refused_tells_its_operator_a_whole_story(banks: Hall)
     assert f"began, and asked {B} to prepare" in text
     drawn = (await trace(banks, transfer, who, B, Accept="text/vnd.mermaid")).text
     assert drawn.index(f"{A}->>{B}: prepare") < drawn.index(f"{B}-->>{A}: vote no")
+
+
+async def test_another_banks_words_cannot_steer_a_terminal(banks: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = Refusal(Code.CONSENT_REQUIRED, "no\x1b[2J\r\nnever\u202e\x9b1A")
+    monkeypatch.setattr("distribank.core.consents.check", lambda *_: hostile)
+    refused = await order(
+        banks, [leg(B, await banks.account("9.00", 0, B), "5.00")], [leg(C, await banks.account("0.00", 1, C), "5.00")]
+    )
+    text = (await trace(banks, refused.json()["transfer_id"], await banks.sign_in(), Accept="text/plain")).text
+    assert "no [2J never" in text
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 async def test_a_bank_that_was_never_asked_is_said_to_have_no_record(banks: Hall) -> None:

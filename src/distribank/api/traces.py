@@ -100,4 +100,6 @@ def _text(content: Json) -> str:
         if bank["status"] != "answered"
     ]
     doubt = ", in doubt" if content["in_doubt"] else ""
-    return "\n".join([*told, "", f"At the bank asked it is {content['status']}{doubt}.", ""])
+    told += ["", f"At the bank asked it is {content['status']}{doubt}.", ""]
+    # Another bank's words end on somebody's terminal: they must not clear it, nor turn the direction of writing.
+    return "\n".join("".join(sign if sign.isprintable() else " " for sign in line) for line in told)
