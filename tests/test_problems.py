@@ -134,7 +134,7 @@ async def test_what_is_wrong_in_one_of_several_kinds_is_told_of_that_kind_alone(
 async def test_a_wrong_approval_rule_is_told_once_at_its_own_place() -> None:
     async with hall() as bank:
         who = await bank.sign_in()
-        for rule, place in (("some", "body.joint.approval"), ({"at_least": 99}, "body.joint.approval.at_least")):
+        for rule, place in (("some", "body.approval"), ({"at_least": 99}, "body.approval.at_least")):
             content = {"type": "joint", "co_holders": ["111.444.777-35"], "approval": rule}
             said = (await bank.client().post("/v1/accounts", json=content, headers=who)).json()
             assert [".".join(error["loc"]) for error in said["errors"]] == [place]

@@ -20,6 +20,7 @@ from distribank.api import portuguese
 from distribank.api.languages import Language, wanted_by
 from distribank.api.orders import ONE_AMOUNT, PATTERNS
 from distribank.breakages import Breakage, Busy, KeyInProgress, KeyReused, OutcomeUnknown, StoreBreakage, Unreachable
+from distribank.core.ledger import AccountType
 from distribank.core.refusals import Code, Refusal
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -179,6 +180,8 @@ MAX_ERRORS: Final = 20
 MAX_NAME: Final = 64
 """Characters of a field's name that are repeated: names of unknown fields come from outside."""
 
+KINDS: Final = frozenset(AccountType)
+
 _ECHOING: Final = {"union_tag_invalid": "the tag is not one of those expected"}
 """Messages of pydantic's that quote what was sent, and what is said instead."""
 
@@ -216,9 +219,12 @@ def _first_of(listed: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _place(error: Mapping[str, Any]) -> list[str | int]:
-    """Where the value stands, without the kinds of a union that pydantic names there, in brackets."""
+    """Where the value stands, without what pydantic names there beside fields: the kinds of a union.
+
+    They stand in brackets, or are a kind of account.
+    """
     *before, last = error["loc"]
-    named = [part for part in before if "[" not in str(part)]
+    named = [part for part in before if "[" not in str(part) and part not in KINDS]
     if error["type"] == "extra_forbidden" or "[" not in str(last):
         named.append(last)
     return [part[:MAX_NAME] if isinstance(part, str) else part for part in named]
