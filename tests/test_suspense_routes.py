@@ -293,13 +293,14 @@ async def test_one_key_at_once_from_everywhere_is_one_assignment() -> None:
         assert await stands(bank) == ("28.00", "28.00", "0.00")
 
 
-async def test_of_a_hundred_assignments_at_once_of_one_balance_one_is_made() -> None:
+@pytest.mark.parametrize(("amount", "covered"), [("30.00", 1), ("1.00", 30)])
+async def test_of_a_hundred_assignments_at_once_as_many_are_made_as_are_covered(amount: str, covered: int) -> None:
     async with hall(2) as bank:
         await owing(bank)
         accounts = [await bank.account(code=B) for _ in range(4)]
         to = [*accounts, None] * 20
-        answers = await asyncio.gather(*(assign(bank, account=account, amount="30.00") for account in to))
-        assert sorted(answer.status_code for answer in answers) == [201] + [409] * 99
+        answers = await asyncio.gather(*(assign(bank, account=account, amount=amount) for account in to))
+        assert sorted(answer.status_code for answer in answers) == [201] * covered + [409] * (100 - covered)
         assert await stands(bank) == ("0.00", "0.00", "0.00")
 
 
