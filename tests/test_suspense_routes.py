@@ -37,6 +37,7 @@ async def guessed_wrong(bank: Hall, amount: str, verdict: Verdict, gone: str, cl
     order = {
         "debits": [{"account": mine, "amount": amount}],
         "credits": [{"bank": B, "account": theirs, "amount": amount}],
+        "description": "rent",
     }
     who = bank.keyed(await bank.sign_in(), Prefer="wait=5")
     answer = await bank.client().post("/v1/transfers", json=order, headers=who)
@@ -146,6 +147,20 @@ async def test_what_is_owed_is_seen_with_who_wanted_it_and_paid_by_whom_the_oper
         assert (line["amount"], line["balance_after"], line["transfer_id"]) == ("7.50", "0.50", transfer)
         file = await bank.client(B).get(f"/v1/accounts/{other}/statement", headers={**who, "Accept": "text/csv"})
         assert f",debit,7.50,0.50,correction,{transfer}," in file.text
+
+
+async def test_whoever_pays_for_another_is_not_told_the_others_business() -> None:
+    async with hall(2) as bank:
+        transfer, theirs = await owed(bank)
+        anas = await bank.account("8.00", which=1, code=B)
+        assert (await assign(bank, direction="debit", amount="8.00", account=anas, transaction=transfer)).is_success
+        for which, account, told in ((1, anas, False), (0, theirs, True)):
+            who = await bank.sign_in(which, B)
+            page = (await bank.client(B).get(f"/v1/accounts/{account}/statement", headers=who)).json()
+            (line,) = (line for line in page["items"] if line["kind"] == "correction")
+            assert ("counterparties" in line, line.get("description") == "rent") == (told, told)
+            seen_by = await bank.client(B).get(f"/v1/transfers/{transfer}", headers=who)
+            assert seen_by.status_code == (200 if told else 404)
 
 
 async def test_what_the_bank_owes_is_credited_to_another_account() -> None:

@@ -120,7 +120,10 @@ def hold(row: Hold) -> Json:
 
 
 def entry(row: Entry, bank: str, transaction: Transaction | None = None) -> Json:
-    """One line of a statement of this *bank*; *transaction* is the transfer that posted it."""
+    """One line of a statement of this *bank*; *transaction* is the transfer that posted it, or was corrected by it.
+
+    Its parties and its description are for accounts that stand in it: out of suspense, another one may pay or be paid.
+    """
     view: Json = {
         "entry_id": f"{row.account}.{row.change}",
         "posted_at": format_ms(row.posted_at),
@@ -132,8 +135,9 @@ def entry(row: Entry, bank: str, transaction: Transaction | None = None) -> Json
     transfer = transaction_of(row.operation)
     if transfer is not None:
         view["transfer_id"] = transfer
-    if transaction is not None:
-        own = {leg.number for leg in _legs(transaction) if (leg.bank, leg.account) == (bank, row.account)}
+    legs = _legs(transaction) if transaction is not None else ()
+    own = {leg.number for leg in legs if (leg.bank, leg.account) == (bank, row.account)}
+    if transaction is not None and own:
         view["counterparties"] = _counterparties(transaction, own)
         if transaction.order is not None and transaction.order.description is not None:
             view["description"] = transaction.order.description
