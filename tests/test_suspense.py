@@ -101,7 +101,7 @@ class Teller:
     def check(self) -> Open:
         left = open_after(self.movements)
         assert min(left.owing, left.owed) >= 0
-        assert self.balances.get("suspense", 0) == left.owing - left.owed == sum(map(amount_of, self.movements))
+        assert self.balances.get("suspense", 0) == left.balance == sum(map(amount_of, self.movements))
         assert sum(row.posted for row in self.accounts.values()) + sum(self.balances.values()) == 0
         assert all(0 <= row.held <= row.posted for row in self.accounts.values())
         return left

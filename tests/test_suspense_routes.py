@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from distribank.bank import assigning
 from distribank.core.heuristics import Verdict
 from distribank.core.protocol import State
 from distribank.core.suspense import Assignment
@@ -330,7 +331,8 @@ async def test_a_withdrawal_at_the_same_moment_leaves_no_account_below_zero() ->
         await stands(bank)
 
 
-async def test_the_list_comes_in_pages_newest_first() -> None:
+async def test_the_list_comes_in_pages_newest_first_and_is_added_up_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assigning, "PAGE", 2)
     async with hall(2) as bank:
         first, _ = await owing(bank)
         bank.world.clock.now += 1000
@@ -339,6 +341,7 @@ async def test_the_list_comes_in_pages_newest_first() -> None:
         bank.world.clock.now += 1000
         second, _ = await owing(bank, "20.00")
         assert (await assign(bank, amount="4.00", transaction=second)).is_success
+        assert said(await assign(bank, amount="40.01")) == (409, "not_in_suspense")
         pages, cursor = [], ""
         while cursor is not None:
             page = await seen(bank, limit=2, **({"cursor": cursor} if cursor else {}))

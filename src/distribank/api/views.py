@@ -449,7 +449,7 @@ def movement(row: Movement) -> Json:
 def suspense(found: Suspense, page: Json) -> Json:
     """The book and one *page* of what moved it."""
     return {
-        "balance": format_amount(found.balance),
+        "balance": format_amount(found.open.balance),
         "owing": format_amount(found.open.owing),
         "owed": format_amount(found.open.owed),
         **page,

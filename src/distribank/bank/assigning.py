@@ -42,9 +42,8 @@ class AssignmentResult:
 
 @dataclass(frozen=True, slots=True)
 class Suspense:
-    """The book's *balance* in centavos, its two sides, and one page of what moved it."""
+    """What is open in the book, and one page of what moved it."""
 
-    balance: int
     open: Open
     movements: Sequence[Movement]
 
@@ -59,9 +58,8 @@ class Assigning:
     async def suspense(self, limit: int, after: After = ()) -> Suspense:
         """What is in suspense, and what moved it, newest first by ``place_of``; *after* is that of a page's last."""
         await self._store.flushed()
-        book = await self._store.get(Book, SUSPENSE) or Book(SUSPENSE)
         in_book, _ = await self._open(None)
-        return Suspense(book.balance, in_book, await self._movements(limit, after))
+        return Suspense(in_book, await self._movements(limit, after))
 
     async def assign(
         self,
@@ -81,6 +79,7 @@ class Assigning:
             known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
             if judge(known, name.fingerprint) is Retry.CONFLICT:
                 raise KeyReused
+            replayed = known is not None
             if known is None:
                 await self._store.flushed()  # what was assigned before this is durable, so that it is found and counted
                 in_book, of_transaction = await self._open(transaction)
@@ -94,9 +93,6 @@ class Assigning:
                 refusal = rows if isinstance(rows, Refusal) else None
                 known = name.names("" if refusal else order.assignment_id, now.wall_ms, refusal)
                 self._rhythm.write([known] if isinstance(rows, Refusal) else [*rows, known])
-                replayed = False
-            else:
-                replayed = True
         await self._store.flushed()
         made = None if known.refusal else await self._store.get(Assignment, known.subject)
         return AssignmentResult(made, known.refusal, replayed)
@@ -112,8 +108,9 @@ class Assigning:
         return in_book, of_transaction
 
     async def _movements(self, limit: int, after: After) -> list[Movement]:
-        suspended: list[Movement] = [*await self._store.find(Queries.SUSPENDED, limit=limit, after=after)]
         assigned = await self._store.find(Queries.ASSIGNMENTS, limit=limit, after=after)
+        # second, so that whatever is found assigned is found to have been there
+        suspended: list[Movement] = [*await self._store.find(Queries.SUSPENDED, limit=limit, after=after)]
         return list(islice(merge(suspended, assigned, key=place_of, reverse=True), limit))
 
 

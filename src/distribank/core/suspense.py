@@ -68,6 +68,11 @@ class Open:
     owing: int = 0
     owed: int = 0
 
+    @property
+    def balance(self) -> int:
+        """The book's: positive, the bank owes it to somebody; negative, it is owed."""
+        return self.owing - self.owed
+
     def to(self, direction: Direction) -> int:
         """What is there to be credited, or debited."""
         return self.owing if direction is Direction.CREDIT else self.owed
