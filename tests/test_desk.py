@@ -202,6 +202,44 @@ async def test_what_a_wrong_guess_has_cost_is_assigned_and_stays_so(tmp_path: Pa
         assert centavos(books["books"]["cash"]) - centavos(before["books"]["cash"]) == -2_50 - 1_00
 
 
+async def test_a_bank_killed_amid_a_hundred_assignments_makes_each_once_and_no_more_than_there_was(
+    tmp_path: Path,
+) -> None:
+    async with guessed_wrong(tmp_path) as (b, maria, hers):
+        (await maria.deposit(hers, 2_00)).expect(201)
+        operator, amid = await b.client.operator(), asyncio.Event()
+
+        async def give(n: int) -> tuple[int, str]:
+            """One of 100 of 0.05 each, of which 60 are covered, every other one by the account; under its own key."""
+            order = {"direction": "debit", "amount": "0.05", "reason": str(n)}
+            paying = {"account": hers.account} if n % 2 else {}
+            try:
+                answer = await operator.post("/v1/operator/suspense/assignments", {**order, **paying}, f"k{n}")
+            except Breakage:
+                return 0, ""  # nobody answered: it may have been done
+            amid.set()
+            return answer.status, answer.body.get("assignment_id", "")
+
+        async def kill() -> None:
+            async with asyncio.timeout(20):
+                await amid.wait()
+            b.kill()
+
+        first, _ = await asyncio.gather(asyncio.gather(*map(give, range(100))), kill())
+        await b.restart()
+        then = await asyncio.gather(*map(give, range(100)))
+        assert {status for status, _ in first} & {0, 503}
+        assert sorted(status for status, _ in then) == [201] * 60 + [409] * 40
+        assert all(after == before for before, after in zip(first, then, strict=True) if before[0] not in (0, 503))
+        book = (await operator.get("/v1/operator/suspense", limit="200")).expect(200)
+        made = [item["assignment"] for item in book["items"] if item["assignment"]]
+        assert (book["balance"], len({one["assignment_id"] for one in made})) == ("0.00", len(made))
+        assert len(made) == 60
+        paid = sum(centavos(one["amount"]) for one in made if one["account"])
+        assert await maria.balances(hers) == (2_00 - paid, 2_00 - paid)
+        assert (await b.client.books())["balanced"]
+
+
 def test_what_is_not_said_clearly_is_not_assigned(tmp_path: Path) -> None:
     init(tmp_path, 2, free_base_port(2))
     why = ("--reason", "x", "--yes")
