@@ -407,6 +407,24 @@ def test_an_answer_that_is_not_signed_as_it_must_be_is_no_answer(
     virtually(story())
 
 
+def test_what_a_failing_bank_says_reaches_the_operators_terminal_as_plain_text() -> None:
+    async def story() -> None:
+        network, said = Network(), b"\x1b]0;all is well\x07\nyour own bank: settled"
+
+        def fail(response: httpx.Response) -> httpx.Response:
+            nonce = response.headers["signature-input"].partition('nonce="')[2].partition('"')[0]
+            return httpx.Response(500, headers=network.signer(B).sign_response(500, said, nonce), content=said)
+
+        network.spoil = fail
+        async with network.peers() as peers:
+            failure = await unanswered(peers.ask(B, a_commit()))
+            assert "answered 500" in failure.why
+            assert "all is well" in failure.why
+            assert failure.why.isprintable()
+
+    virtually(story())
+
+
 def test_yesterdays_signed_answer_is_no_answer_today() -> None:
     async def story() -> None:
         network, kept = Network(), []

@@ -216,7 +216,7 @@ class HttpPeers:
             why = f"answered {status}" if status != 200 else f"its answer is not signed as it must be: {error}"
             raise _Failed(why) from error
         if status != 200:
-            raise _Failed(f"answered {status}: {content[:100].decode(errors='replace')}")
+            raise _Failed(f"answered {status}: {content[:100]!r}")
         try:
             return wire.decode_answers(self._own, [route] * count, content)
         except wire.InvalidBatch as error:
