@@ -65,6 +65,24 @@ def test_a_batch_of_questions_waits_for_the_disk_once_and_not_once_each() -> Non
     assert run(many_questions()) < 0.5
 
 
+async def test_who_insists_on_the_same_question_is_answered_each_time_and_asks_every_bank_once() -> None:
+    async with world(3) as net:
+        mine, others = await net.account(A, 100_00), [await net.account(code, which=1) for code in (B, C)]
+        legs = [(A, mine, -50_00), (B, others[0], 25_00), (C, others[1], 25_00)]
+        known = (await net.transfer(A, *legs)).transaction
+        await net.settle(known.id)
+        following = net.banks[A].bank.following
+        hung_up = asyncio.ensure_future(following.trace(known))
+        asking = [asyncio.ensure_future(following.trace(known)) for _ in range(50)]
+        await asyncio.sleep(0)
+        hung_up.cancel()
+        traces = await asyncio.gather(*asking)
+        assert all(set(trace.logs) == {A, B, C} for trace in traces)
+        assert net.sent["ShowLog"] == 2
+        await following.trace(known)
+        assert net.sent["ShowLog"] == 4, "what was answered once is asked anew"
+
+
 async def test_only_what_its_holder_consents_to_the_asking_bank_is_shown() -> None:
     async with world(3) as net:
         mine = await net.account(B, 100_00)

@@ -85,6 +85,7 @@ class Following:
         self._peers = peers
         self._showing = Showing(rhythm)
         self._shown: OrderedDict[tuple[str, str], Shown] = OrderedDict()
+        self._under_way: dict[tuple[str, Message], asyncio.Future[Answer]] = {}
 
     async def trace(self, known: Transaction) -> Trace:
         """Every bank's records of *known*, a transaction of this bank, asked for at one moment."""
@@ -119,18 +120,25 @@ class Following:
 
     async def ask_all(self, questions: Mapping[str, Message]) -> dict[str, Answer | Reply]:
         """Ask every bank at once; each one's answer or, after ``PATIENCE_S`` at the latest, why there is none."""
-        asked = {bank: self._peers.ask(bank, message) for bank, message in questions.items()}
-        try:
-            if asked:
-                await asyncio.wait(asked.values(), timeout=PATIENCE_S)
-            return {bank: _said(future) for bank, future in asked.items()}
-        finally:
-            for future in asked.values():
+        asked = {bank: self._ask(bank, message) for bank, message in questions.items()}
+        if asked:
+            _, silent = await asyncio.wait(asked.values(), timeout=PATIENCE_S)
+            for future in silent:
                 future.cancel()
+        return {bank: _said(future) for bank, future in asked.items()}
+
+    def _ask(self, bank: str, question: Message) -> asyncio.Future[Answer]:
+        """Ask, or wait with whoever has just asked the same: insisting here is not felt elsewhere."""
+        under_way = self._under_way.get((bank, question))
+        if under_way is not None:
+            return under_way
+        future = self._under_way[bank, question] = self._peers.ask(bank, question)
+        future.add_done_callback(lambda _: self._under_way.pop((bank, question)))
+        return future
 
 
 def _said(future: asyncio.Future[Answer]) -> Answer | Reply:
-    if not future.done():
+    if future.cancelled():
         return Reply.SILENT
     try:
         return future.result()
