@@ -1,4 +1,7 @@
-"""``docs/break-it.md`` keeps its word: every command of it is run, in one shell, and says what the page shows."""
+"""``docs/break-it.md`` keeps its word: every command of it is run, in one shell, and says what the page shows.
+
+This is the page on processes; in containers, with Docker: `make test-compose`.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,16 @@ from pathlib import Path
 import pytest
 
 from distribank.network.processes import free_base_port
+from tests.break_it import BLOCKS, PAGE, WITH_DOCKER, pasted, what_matters
 from tests.processes import command, until
 
-PAGE = (Path(__file__).parent.parent / "docs" / "break-it.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
-BEHIND = "=== behind a block ==="
-
-
-def what_matters(said: str) -> list[str]:
-    """The lines, without what differs from run to run: ids, times, pids, addresses, paths."""
-    for pattern, put in (
-        (r"99990001\.[0-9a-f.]+", "ID"),
-        (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "TIME"),
-        (r"pid \d+", "PID"),
-        (r"https?://\S+", "URL"),
-        (r"with:  .*", "with"),
-        (r"is in \S+", "is in DIR"),
-        (r"(99990001: ).*not answered.*", r"\1not answered"),
-        (r"said: (offline|no answer.*)", "said: nothing"),
-    ):
-        said = re.sub(pattern, put, said)
-    return [line.rstrip() for line in said.splitlines()]
+SHELLS = [shell for shell in ("sh", "bash", "zsh") if shutil.which(shell)]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="the page's commands need curl")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_the_page_shows_what_happens(tmp_path: Path) -> None:
-    assert len(BLOCKS) == PAGE.count("```bash") == 6
+    assert len(BLOCKS) == PAGE.count("```bash") == 8
     program = tmp_path / "bin" / "distribank"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m distribank "$@"\n')
@@ -54,31 +40,46 @@ async def test_the_page_shows_what_happens(tmp_path: Path) -> None:
         await until(shown, "all banks are shown as ready", within=40)
         password = re.search(r"^export DISTRIBANK_PASSWORD='(.+)'$", said.read_text(), re.MULTILINE)
         assert password
-        commands = f"echo '{BEHIND}'\n".join(block for block, _shown in BLOCKS)
-        answered = bash(
-            re.sub(r":800([1-4])", lambda found: f":{port - 1 + int(found[1])}", commands), tmp_path, password[1]
-        )
+        answered = pasted(tmp_path, password[1], base_port=port, path=program.parent)
 
-    for (block, expected), answer in zip(BLOCKS, answered.split(f"{BEHIND}\n"), strict=True):
+    for (block, expected), answer in zip(BLOCKS, answered, strict=True):
         assert what_matters(answer) == what_matters(expected), block
 
 
-def bash(commands: str, directory: Path, password: str) -> str:
-    environment = {
-        **os.environ,
-        "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
-        "DISTRIBANK_PASSWORD": password,
-        "NO_PROXY": "127.0.0.1",
-    }
-    done = subprocess.run(
-        ["bash", "-c", commands],
-        cwd=directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
+@pytest.mark.parametrize("shell", SHELLS)
+def test_with_docker_each_command_goes_to_the_containers_that_can_take_it(tmp_path: Path, shell: str) -> None:
+    """A program in docker's place says what it was told: bank-003 is paused, and only bank-002 is in doubt."""
+    [function] = WITH_DOCKER
+    docker = tmp_path / "docker"
+    docker.write_text("""#!/bin/sh
+case "$*" in
+  inspect*bank-003) echo paused ;;
+  inspect*) echo running ;;
+  "exec bank-002 distribank in-doubt list") echo "99990002 is"; echo "          in doubt about ID" ;;
+  exec*--forced*) echo "no outcome was forced" ;;
+  exec*list*) echo "nothing is in doubt" ;;
+  *) echo "$*" ;;
+esac
+""")
+    docker.chmod(0o755)
+
+    def said(line: str) -> str:
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        asked = [shell, "-c", f"{function}\n{line}"]
+        ended = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=10, check=False)
+        return ended.stdout + ended.stderr
+
+    silent = "no list from 99990003: bank-003 is paused\n"
+    assert said("distribank freeze 4; distribank thaw 4; distribank kill 4") == (
+        "pause bank-004\nunpause bank-004\nkill bank-004\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+    assert said("distribank in-doubt list") == f"99990002 is\n          in doubt about ID\n{silent}"
+    assert said("distribank in-doubt list --forced") == f"no outcome was forced at the banks that answer\n{silent}"
+    assert said("distribank in-doubt list --bank 1") == "nothing is in doubt\n"
+    assert said("distribank in-doubt list --bank 3") == silent
+    assert said("distribank in-doubt resolve ID commit --yes --reason 'a call'") == (
+        "say at which bank: --bank 1, 2, 3 or 4\n"
+    )
+    forced = "exec bank-002 distribank in-doubt resolve ID commit --bank 99990002 --yes --reason a call\n"
+    assert said("distribank in-doubt resolve ID commit --bank 99990002 --yes --reason 'a call'") == forced
+    assert said("distribank trace ID") == "exec bank-001 distribank trace ID\n"
