@@ -1,23 +1,28 @@
 """The network in containers, on a real engine: `make test-compose`. Never a part of `make test`, by this file's name.
 
-One story in order, on what the steps before it have left. It has volumes and an image of its own, and removes them; it
-does not begin where containers have the banks' names already. ``BASE_IMAGE`` and ``WHEELHOUSE`` go to the build.
+Two stories in order, each on what its steps before have left. They have volumes and an image of their own, and remove
+them; they do not begin where containers have the same names already. ``BASE_IMAGE`` and ``WHEELHOUSE`` go to the build.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from distribank.network import people
 from distribank.network.speaking import AccountRef, BankClient, Session, centavos
+from tests.break_it import BLOCKS, WITH_DOCKER, pasted, what_matters_in_containers
 from tests.compose.engine import ROOT, compose_command, docker, engine_version
 from tests.processes import CPFS, PASSWORD, until
+from tests.test_people import block_in, password_in, paste
 
 COMPOSE = compose_command()
 ENGINE = engine_version()
@@ -25,6 +30,8 @@ IMAGE = "distribank:test-compose"
 PROJECT = "distribank-test-compose"
 CASH = 1_000_00
 """Centavos paid in at each bank."""
+SEEDED = 6 * people.CASH
+"""Maria has three accounts and one with João, Ana two."""
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -33,8 +40,14 @@ pytestmark = [
 ]
 
 
-def compose(banks: int, *arguments: str) -> str:
-    """``docker compose`` with *arguments* as README.md has it, for *banks* banks."""
+def compose(banks: int, *arguments: str, **variables: str) -> str:
+    """``docker compose`` with *arguments* as README.md has it, for *banks* banks, and *variables* in the shell."""
+    ended = try_compose(banks, *arguments, **variables)
+    assert ended.returncode == 0, f"compose {' '.join(arguments)}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+def try_compose(banks: int, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     assert COMPOSE is not None
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DISTRIBANK_", "COMPOSE"))}
     environment |= {
@@ -44,11 +57,10 @@ def compose(banks: int, *arguments: str) -> str:
         "DISTRIBANK_VOTE_DEADLINE": "30",  # what is in mid-transfer waits for the test, not the test for it
         "DISTRIBANK_PASSWORD_PROFILE": "cheap-for-tests",
         "DISTRIBANK_BANK_NAME": "a name that must reach no bank",
+        **variables,
     }
     command = [*COMPOSE, "--env-file", ".env.example", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert ended.returncode == 0, f"compose {' '.join(arguments)}: {ended.stdout}{ended.stderr}"
-    return ended.stdout
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def name(number: int) -> str:
@@ -102,28 +114,38 @@ def say(begun: float, what: str) -> None:
     print(f"{time.monotonic() - begun:6.1f} s  {what}", flush=True)
 
 
+@pytest.fixture(scope="module")
+def image() -> Iterator[None]:
+    begun = time.monotonic()
+    print()
+    say(begun, f"engine {ENGINE}, {' '.join(COMPOSE or [])} {compose(5, 'version', '--short').strip()}")
+    compose(5, "build")
+    try:
+        size = int(docker("image", "inspect", "--format", "{{.Size}}", IMAGE))
+        say(begun, f"the image is built: {size / 1e6:.0f} MB")
+        yield
+    finally:
+        docker("image", "rm", IMAGE)
+
+
 @pytest.fixture
-def stage() -> Iterator[None]:
-    taken = set(docker("ps", "-a", "--format", "{{.Names}}").split()) & {name(number) for number in range(1, 17)}
+def stage(image: None) -> Iterator[None]:
+    ours = {"people", *(name(number) for number in range(1, 17))}
+    taken = set(docker("ps", "-a", "--format", "{{.Names}}").split()) & ours
     taken |= set(docker("network", "ls", "--format", "{{.Name}}").split()) & {"distribank"}
     if taken:
         pytest.skip(f"there are containers or a network of these names already: {', '.join(sorted(taken))}")
     try:
         yield
     except BaseException:
-        print(compose(7, "logs", "--tail", "30"))
+        print(compose(7, "--profile", "*", "logs", "--tail", "30"))
         raise
     finally:
-        compose(16, "down", "--volumes", "--remove-orphans", "--timeout", "15")
-        if docker("images", "--quiet", IMAGE):
-            docker("image", "rm", IMAGE)
+        compose(16, "--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "15")
 
 
 async def test_a_network_in_containers_grows_fails_recovers_and_keeps_its_books(stage: None) -> None:
     begun = time.monotonic()
-    say(begun, f"engine {ENGINE}, {' '.join(COMPOSE or [])} {compose(5, 'version', '--short').strip()}")
-    compose(5, "build")
-    say(begun, f"the image is built: {int(docker('image', 'inspect', '--format', '{{.Size}}', IMAGE)) / 1e6:.0f} MB")
     compose(5, "up", "--detach", "--wait")
     say(begun, "five banks are up and healthy")
     await asyncio.to_thread(guarded)
@@ -149,7 +171,7 @@ async def test_a_network_in_containers_grows_fails_recovers_and_keeps_its_books(
     say(begun, "a bank was cut off and connected again; others went on, and it was used at once")
 
     kept = await balances(accounts)
-    compose(5, "down")
+    compose(5, "--profile", "*", "down")
     compose(5, "up", "--detach", "--wait")
     assert await balances(accounts) == kept
     await audit(5, 5 * CASH)
@@ -175,12 +197,70 @@ async def test_a_network_in_containers_grows_fails_recovers_and_keeps_its_books(
         assert (refused.status, refused.code) == (503, "bank_unreachable")
         (await maria.pay(accounts[0], accounts[4], 1_00)).expect(201)
     kept = [kept[0] - 2_00, *kept[1:4], kept[4] + 2_00, *kept[5:]]
+    await audit(5, sum(kept[:5]))
     say(begun, "five again: balances kept; what needs the two that are gone is refused, all else goes on")
 
     compose(7, "up", "--detach", "--wait")
     assert await balances(accounts) == kept
     await audit(7, 7 * CASH)
     say(begun, "and seven once more: the two return with what they had, and all seven agree")
+
+
+async def test_people_come_with_compose_and_the_page_that_breaks_banks_is_true_of_containers(
+    stage: None, tmp_path: Path
+) -> None:
+    begun = time.monotonic()
+    compose(4, "up", "--detach", "--wait", DISTRIBANK_VOTE_DEADLINE="60")
+    assert "people" not in docker("ps", "-a", "--format", "{{.Names}}").split()
+    started = [docker("inspect", "--format", "{{.State.StartedAt}}", name(number)) for number in range(1, 5)]
+    with_people = {"DISTRIBANK_VOTE_DEADLINE": "60", "DISTRIBANK_PEOPLE": "1"}
+    compose(4, "up", "--detach", "--wait", **with_people)
+    assert started == [docker("inspect", "--format", "{{.State.StartedAt}}", name(number)) for number in range(1, 5)]
+    said = docker("logs", "people")
+    password = password_in(said)
+    say(begun, "four banks; then people, for whom no bank was started anew")
+
+    answered = await asyncio.to_thread(pasted, tmp_path, password, prelude=WITH_DOCKER[0])
+    for (block, expected), answer in zip(BLOCKS, answered, strict=True):
+        assert what_matters_in_containers(answer) == what_matters_in_containers(expected), block
+    await audit(4, SEEDED)
+    say(begun, "every block of docs/break-it.md said what the page shows; the books balance")
+
+    paid = paste("bash", block_in(said))
+    assert '"status":"completed"' in paid
+    transfer = re.search(r'"transfer_id":"([^"]+)"', paid)
+    assert transfer
+    story = docker("exec", name(1), "distribank", "trace", transfer[1]).splitlines()
+    assert story[0] == f"Transfer {transfer[1]}"
+    assert story[2].endswith("99990001 Aroeira began, and asked 99990002, 99990003, 99990004 to prepare.")
+    assert story[-1] == "At the bank asked it is completed."
+    for number in range(1, 5):
+        assert docker("exec", name(number), "distribank", "in-doubt", "list") == "nothing is in doubt"
+    assert compose(4, "run", "--rm", "client", **with_people).startswith("completed 99990001.")
+    await audit(4, SEEDED + 100_00)
+    say(
+        begun,
+        "the people's transfer was pasted, traced from inside a bank, and nothing is in doubt; the client paid, too",
+    )
+
+    refused = try_compose(4, "up", "--detach", "--wait", DISTRIBANK_PASSWORD="not-the-one", **with_people)
+    assert refused.returncode != 0
+    assert "DISTRIBANK_PASSWORD is not the password that Maria" in said_by("people")
+    compose(4, "up", "--detach", "--wait", DISTRIBANK_PASSWORD=password, **with_people)
+    assert block_in(docker("logs", "people")) == block_in(said)
+    compose(4, "--profile", "*", "down")
+    compose(2, "up", "--detach", "--wait", **with_people)
+    assert "Maria, João and Ana are here already: nothing was added." in docker("logs", "people")
+    assert password not in docker("logs", "people")
+    compose(2, "--profile", "*", "stop")
+    compose(2, "up", "--detach", "--wait", **with_people)
+    say(begun, "the people came once: another password is refused, theirs shows the transfer again, none adds nothing")
+
+
+def said_by(container: str) -> str:
+    """All that a container said, on either stream."""
+    ended = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=30, check=True)
+    return ended.stdout + ended.stderr
 
 
 def guarded() -> None:
