@@ -79,7 +79,6 @@ x-check: &check
 services:
   network-init:
     <<: *image
-    pull_policy: missing
     build:
       context: ..
       dockerfile: compose/Dockerfile
