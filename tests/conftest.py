@@ -1,4 +1,4 @@
-"""No test depends on how busy the machine is: banks in one process run in virtual time, properties without deadlines."""
+"""No test depends on how busy the machine is: banks in one process run in virtual time, properties have no deadline."""
 
 from __future__ import annotations
 
