@@ -93,10 +93,10 @@ def test_the_example_file_has_every_variable_of_the_compose_file_with_its_defaul
         assert stated[name] == interpolated[name]
 
 
-def composed(**variables: str) -> dict[str, Any]:
+def composed(env_file: Path = ROOT / ".env.example", **variables: str) -> dict[str, Any]:
     """The services that start, as Compose itself reads the two files, with *variables* set in the shell."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE", PREFIX))}
-    command = [*(compose_command() or []), "--env-file", ".env.example", "config", "--format", "json"]
+    command = [*(compose_command() or []), "--env-file", str(env_file), "config", "--format", "json"]
     environment |= variables
     said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 0, said.stderr
@@ -138,6 +138,25 @@ def test_people_come_if_they_are_wanted_in_the_words_that_up_takes(word: str, wa
         assert [volume["source"] for volume in people["volumes"]] == ["network"], "no bank's secrets"
         assert people["volumes"][0]["read_only"] is True
         assert [name for name, made in services.items() if "chosen-beforehand" in str(made)] == ["people"]
+
+
+@needs_compose
+def test_what_differs_in_the_copy_of_the_example_file_counts_and_the_shell_goes_before_it(tmp_path: Path) -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    for line, instead in (
+        ("BANKS=3", "BANKS=5"),
+        ("DISTRIBANK_PEOPLE=0", "DISTRIBANK_PEOPLE=1"),
+        ("# DISTRIBANK_PASSWORD=correct-horse-battery", "DISTRIBANK_PASSWORD=from-the-file"),
+    ):
+        assert text.count(f"\n{line}\n") == 1
+        text = text.replace(f"\n{line}\n", f"\n{instead}\n")
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+
+    from_the_file = composed(tmp_path / ".env")
+    assert {"people", "bank-005"} <= from_the_file.keys()
+    assert from_the_file["people"]["environment"]["DISTRIBANK_PASSWORD"] == "from-the-file"
+    from_the_shell = composed(tmp_path / ".env", BANKS="2", DISTRIBANK_PEOPLE="0")
+    assert not {"people", "bank-003"} & from_the_shell.keys()
 
 
 @pytest.mark.parametrize(("banks", "people"), [("1", "0"), ("17", "1"), ("three", ""), ("4", "perhaps")])
