@@ -350,7 +350,7 @@ def test_one_no_decides_abort_releases_the_own_hold_and_tells_whoever_may_have_p
     assert holds(step) == [(ANA_HERE, Direction.DEBIT, 300, HoldState.RELEASED)]
     assert reservations(step) == [(f"position:{B}", -200)]
     assert (entries(step), book_entries(step)) == ([], [])
-    assert step.messages == ((B, Abort(TX, step.transaction.because)),)
+    assert step.messages == ((B, Abort(TX, Refusal(Code.BANK_REFUSED, "another party's bank refused"))),)
     assert not step.forced
     own = after(OWN_HELD, step).accounts[ANA_HERE]
     assert (own.posted, own.held, own.open_holds) == (1000, 0, 0)

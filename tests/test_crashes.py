@@ -238,8 +238,12 @@ async def test_200_concurrent_transfers_both_ways_between_two_accounts_at_two_ba
         orders = [people.sessions[0].pay(a, b, 100) for _ in range(100)]
         orders += [people.sessions[1].pay(b, a, 100) for _ in range(100)]
         answers = await asyncio.gather(*orders)
-        assert {(answer.status, answer.body["status"]) for answer in answers} == {(201, "completed")}
-        assert [await s.balances(x) for s, x in zip(people.sessions, (a, b), strict=True)] == [(10_000, 10_000)] * 2
+        assert {answer.status for answer in answers} == {201}  # "committed" is as good where a bank is slow to hear
+
+        async def arrived() -> bool:
+            return [await s.balances(x) for s, x in zip(people.sessions, (a, b), strict=True)] == [(10_000, 10_000)] * 2
+
+        await until(arrived, "every transfer has arrived")
         await people.check_books()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from distribank.core.protocol import Accounts, Answer, Log, Message, ShowAccounts, ShowLog
+from distribank.core.refusals import Code, Refusal
 from tests.virtual_time import run
 from tests.world import CPFS, World, world
 
@@ -37,6 +38,21 @@ async def test_to_a_bank_without_a_part_a_transaction_looks_like_one_that_never_
             assert await show(net, C, asked, ShowLog(known.id)) == Log(known.id, ())
         never = f"{A}.{'0' * 32}.{'0' * 32}"
         assert await show(net, C, A, ShowLog(never)) == Log(never, ())
+
+
+async def test_a_bank_hears_nothing_of_why_a_third_one_refused_and_all_of_what_it_said_itself() -> None:
+    async with world(3) as net:
+        mine, poor, hers = await net.account(A, 100_00), await net.account(B), await net.account(C, which=1)
+        await net.consent(B, poor, A)
+        known = (await net.transfer(A, (A, mine, -3_00), (B, poor, -2_00), (C, hers, 5_00))).transaction
+        assert known.because is not None
+        assert known.because.code is Code.INSUFFICIENT_FUNDS
+        told = {asker: str(await show(net, asker, A, ShowLog(known.id))) for asker in (A, B, C)}
+        assert {asker: "insufficient_funds" in words for asker, words in told.items()} == {A: True, B: True, C: False}
+        await net.settle(known.id)
+        heard = await net.state(C, known.id)
+        assert heard is not None
+        assert heard.because == Refusal(Code.BANK_REFUSED, "another party's bank refused")
 
 
 def test_a_batch_of_questions_waits_for_the_disk_once_and_not_once_each() -> None:

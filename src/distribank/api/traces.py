@@ -16,7 +16,7 @@ from distribank.api.times import format_ms
 from distribank.api.transfers import is_id
 from distribank.core import story
 from distribank.core.clock import wall_of
-from distribank.core.protocol import RecordKind, State
+from distribank.core.protocol import IN_DOUBT, RecordKind
 
 TEXT = "text/plain"
 MERMAID = "text/vnd.mermaid"
@@ -61,7 +61,7 @@ async def trace(request: Request, transfer_id: str) -> Response:
     content: Json = {
         "transfer_id": known.id,
         "status": views.STATUS[known.state],
-        "in_doubt": known.state is State.PREPARED,
+        "in_doubt": known.state in IN_DOUBT,
         "coordinator": known.coordinator,
         "lines": [_line(line) for line in lines],
         "banks": [{"bank": code, "name": names[code], "status": said.value} for code, said in found.replies.items()],

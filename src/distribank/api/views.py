@@ -58,9 +58,6 @@ STATES: Final[dict[str, tuple[State, ...]]] = {
 }
 """Which states a status stands for; none where approvals are not built yet."""
 
-NEUTRAL: Final = frozenset({Code.BANK_UNREACHABLE, Code.INTERRUPTED, Code.POSITION_LIMIT})
-"""Reasons that say nothing about any party's money, and may be told to every party."""
-
 
 # Holders and accounts ---------------------------------------------------------------------------------------------
 
@@ -285,9 +282,7 @@ def _iso20022(state: State, receiving: bool, because: Refusal | None) -> Json:
 def _for_others(because: Refusal, bank: str, accounts: Collection[str]) -> Refusal:
     """What a party who did not give the order may hear: of another party's money, only that it was refused."""
     theirs = because.bank == bank and because.account in accounts
-    if theirs or because.code in NEUTRAL:
-        return because
-    return Refusal(Code.BANK_REFUSED, "another party's bank refused")
+    return because if theirs else because.for_others()
 
 
 def _participants(row: Transaction, bank: str) -> list[Json]:

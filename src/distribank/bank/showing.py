@@ -7,14 +7,16 @@ anything, and whoever sends these answers waits until all that they rest on is d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from distribank.bank.rhythm import Rhythm
 from distribank.core import consents as permissions
 from distribank.core.consents import Consent, ConsentStatus
+from distribank.core.coordinator import aborted_because
 from distribank.core.holders import Holder
 from distribank.core.ledger import Account
-from distribank.core.protocol import MAX_LINKED, MAX_RECORDS, Accounts, LinkedAccount, Log, Transaction
+from distribank.core.protocol import MAX_LINKED, MAX_RECORDS, Accounts, LinkedAccount, Log, Role, State, Transaction
 from distribank.ports import Queries
 
 MAX_LOOKED_AT: Final = 1000
@@ -36,7 +38,11 @@ class Showing:
         known = await self._store.get(Transaction, transaction)
         if known is None or sender not in known.banks:
             return Log(transaction, ())
-        return Log(transaction, tuple(await self._store.find(Queries.RECORDS_OF, transaction, limit=MAX_RECORDS)))
+        records = await self._store.find(Queries.RECORDS_OF, transaction, limit=MAX_RECORDS)
+        if known.role is Role.COORDINATOR and known.because is not None and sender != self._rhythm.code:
+            heard = aborted_because(known.because.heard_at(sender))  # of money at a third bank it learns nothing
+            records = [replace(line, detail=heard) if line.after == State.ABORTED else line for line in records]
+        return Log(transaction, tuple(records))
 
     async def accounts(self, sender: str, holder_cpf: str) -> Accounts:
         """The open accounts on which this person's consents to bank *sender* are active now."""

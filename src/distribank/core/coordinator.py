@@ -271,15 +271,18 @@ def _abort(known: Transaction, because: Refusal, situation: Situation) -> Step:
         *books.release(situation.ledger, situation.now.stamp),
         *books.reserve_positions(flows_of(known), give_back=True),
     )
-    messages: list[tuple[str, Message]] = [(bank, Abort(known.id, because)) for bank in told]
+    messages: list[tuple[str, Message]] = [(bank, Abort(known.id, because.heard_at(bank))) for bank in told]
     return replace(step, changes=(*step.changes, *rows), messages=tuple(messages))
+
+
+def aborted_because(because: Refusal) -> str:
+    """How the log tells of an abort."""
+    return f"abort: {because.code}, {because.detail}"
 
 
 def _decide_abort(known: Transaction, because: Refusal, now: Now, before: State) -> Step:
     aborted = replace(known, state=State.ABORTED, because=because, decided_at=now.wall_ms)
-    record = Record(
-        known.id, now.stamp, RecordKind.DECIDED, before, State.ABORTED, f"abort: {because.code}, {because.detail}"
-    )
+    record = Record(known.id, now.stamp, RecordKind.DECIDED, before, State.ABORTED, aborted_because(because))
     return Step(aborted, (record,), (aborted,))
 
 

@@ -60,6 +60,18 @@ class Refusal:
         """The same refusal, naming the bank it came from."""
         return replace(self, bank=self.bank or bank)
 
+    def for_others(self) -> Refusal:
+        """What may be heard of it by those whose money it is not about: only that somebody's bank refused."""
+        return self if self.code in NEUTRAL else Refusal(Code.BANK_REFUSED, "another party's bank refused")
+
+    def heard_at(self, bank: str) -> Refusal:
+        """What *bank* may hear of it: the whole of what it said itself."""
+        return self if self.bank == bank else self.for_others()
+
+
+NEUTRAL: Final = frozenset({Code.BANK_UNREACHABLE, Code.INTERRUPTED, Code.POSITION_LIMIT})
+"""Reasons that say nothing about any party's money, and may be told to every party."""
+
 
 ISO_REASON: Final[dict[Code, str]] = {
     Code.ACCOUNT_NOT_FOUND: "AC03",
