@@ -67,6 +67,9 @@ async def test_a_transfer_is_ordered_followed_and_found_again_when_its_coordinat
 
         drawn = await run(tmp_path, "trace", transfer_id, "--mermaid")
         assert (drawn.returncode, drawn.stdout.startswith("sequenceDiagram\n")) == (0, True)
+        a.freeze()
+        told = await run(tmp_path, "trace", transfer_id)
+        assert (told.returncode, "no answer within 5 s; is it frozen?" in told.stderr) == (0, True)
         a.kill()
         found = await run(tmp_path, "trace", transfer_id, "--json")
         assert found.returncode == 0, found.stderr

@@ -25,6 +25,9 @@ FOLLOW_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.1
 """Between two looks at it."""
 
+SIGN_IN_SECONDS: Final = 5.0
+"""How long a bank is waited for that may be frozen, before the next one is asked."""
+
 Side = list[tuple[AccountRef, int]]
 """Legs of one side: accounts and centavos."""
 
@@ -93,7 +96,11 @@ async def _trace(transfer_id: str, banks: Sequence[LocalBank], media_type: str) 
 
 async def _ask(bank: LocalBank, transfer_id: str, media_type: str) -> Answer:
     async with client_of(bank) as client:
-        operator = await client.operator()
+        try:
+            async with asyncio.timeout(SIGN_IN_SECONDS):
+                operator = await client.operator()
+        except TimeoutError:
+            raise Breakage(f"no answer within {SIGN_IN_SECONDS:.0f} s; is it frozen?") from None
         return await operator.get(f"/v1/transfers/{quote(transfer_id, safe='')}/trace", media_type)
 
 
