@@ -113,9 +113,16 @@ async def test_up_runs_all_banks_until_it_is_told_to_stop(tmp_path: Path, how: s
 
         await until(shown, "both banks are shown as ready", within=20)
         process.send_signal(how)
+
+        async def stopping() -> bool:
+            return "stopping; " in said.read_text()
+
+        await until(stopping, "it says that it stops")
+        process.send_signal(how)  # somebody is impatient
         assert process.wait(15) == 0
 
     lines = said.read_text()
+    assert "Traceback" not in lines
     assert f"curl -s http://127.0.0.1:{port}/v1/holders" in lines
     assert "/docs" in lines
     assert "\x1b" not in lines

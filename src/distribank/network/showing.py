@@ -90,11 +90,13 @@ def make_network(console: Console, data_dir: Path, banks: int, base_port: int | 
 
 
 def cancel_on_signals() -> None:
-    """From now on SIGINT and SIGTERM cancel the current task, once; whatever it has started, it then stops."""
+    """From now on SIGINT and SIGTERM cancel the current task, once; whatever it has started, it then stops, however
+    often one is impatient.
+    """
     task = asyncio.current_task()
     assert task is not None, "called from a task"
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
 
 
 async def _up(
@@ -199,12 +201,12 @@ def _table(processes: list[BankProcess], states: list[str], figures: list[Figure
     table = Table(title=title, box=box.SIMPLE_HEAD if narrow else box.ROUNDED)
     table.pad_edge, table.padding = not narrow, (0, 1, 0, 0) if narrow else (0, 1)
     table.add_column("bank", no_wrap=True)
-    table.add_column("name", overflow="fold")
-    table.add_column("state", overflow="fold")
+    table.add_column("name", min_width=len("Guabiroba"))
+    table.add_column("state", min_width=len("(SIGKILL)"))
     table.add_column("pid", no_wrap=True)
     table.add_column("address", no_wrap=True)
     table.add_column("per s" if narrow else "transfers/s", justify="right")
-    table.add_column("in doubt", justify="right")
+    table.add_column("in\ndoubt" if narrow else "in doubt", justify="right")
     for process, state, known in zip(processes, states, figures, strict=True):
         bank = process.bank
         shown = Text(state, style=STYLES.get(state, "red"))
