@@ -40,6 +40,7 @@ from distribank.core.protocol import (
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Counterparty, Direction, Leg
 from distribank.peers import fields, wire
+from distribank.peers.messages import MAX_DETAIL
 from distribank.peers.wire import InvalidBatch
 from tests.between_banks import TRANSACTION, A, B, a_commit, a_prepare, an_inquiry
 
@@ -188,7 +189,7 @@ def test_a_long_detail_is_cut_rather_than_refused() -> None:
     (answer,) = wire.decode_answers(
         A, ["prepare"], wire.encode_answers(A, 5, [Refused(Violation.CLOCK_AHEAD, "x" * 5000)])
     ).answers
-    assert answer == Refused(Violation.CLOCK_AHEAD, "x" * wire.MAX_DETAIL)
+    assert answer == Refused(Violation.CLOCK_AHEAD, "x" * MAX_DETAIL)
 
 
 def test_a_record_of_a_later_version_is_left_out_and_the_others_are_read() -> None:

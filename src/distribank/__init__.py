@@ -27,8 +27,9 @@ The house, from the outside in; imports point inward only (``tests/test_architec
               persist atomically, send.
 ``recovery``  finishes what the log says is unfinished, by feeding ordinary events to the same machines.
 ``store``     one file per engine: ``sqlite`` (through apsw) and ``memory``; ``group`` is the group commit they share.
-``peers``     talks to other banks over httpx: ``wire`` (messages as JSON), ``signatures`` (RFC 9421), ``roster``, and
-              the client that batches, retries and knows who is online.
+``peers``     talks to other banks over httpx: ``wire`` (batches as JSON; what is in them is told by ``messages`` and
+              ``reads``), ``signatures`` (RFC 9421), ``roster``, and the client that batches, retries and knows who is
+              online.
 ``api``       thin: validate, call the bank, translate the result.
 ``service``   one bank as a process: chooses the parts, puts them together, starts and stops them in order.
 ``config``    every setting, read once. ``network`` makes and runs several banks on one machine, ``demo`` tells a story
