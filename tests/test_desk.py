@@ -74,12 +74,12 @@ async def test_what_is_in_doubt_is_found_and_settled_when_the_coordinator_return
         await until(settled, "the coordinator has told it")
 
 
-def test_banks_that_do_not_answer_are_named_and_not_fatal(tmp_path: Path) -> None:
+def test_banks_that_do_not_answer_are_named_and_the_exit_status_says_so(tmp_path: Path) -> None:
     init(tmp_path, 2, free_base_port(2))
 
     said, as_json = desk(tmp_path, "list"), desk(tmp_path, "list", "--json")
 
-    assert said.exit_code == 0
+    assert (said.exit_code, as_json.exit_code) == (1, 1)
     assert said.stdout.startswith("nothing is in doubt at the banks that answer\nno list from 99990001: ")
     assert [one["bank"] for one in json.loads(as_json.stdout)["unanswered"]] == ["99990001", "99990002"]
 

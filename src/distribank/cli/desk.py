@@ -209,17 +209,19 @@ def _banks(data_dir: Any, bank: str | None) -> list[LocalBank]:
 
 
 def _show(found: Found, as_json: bool, line: Any, nothing: str) -> None:
+    """Print what was found and leave; exit status 0 only if every bank answered."""
     import json
 
     if as_json:
         typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
-        return
-    for item in found.items:
-        typer.echo(line(item))
-    if not found.items:
-        typer.echo(nothing + (" at the banks that answer" if found.unanswered else ""))
-    for bank, why in found.unanswered.items():
-        typer.echo(f"no list from {bank}: {why}")
+    else:
+        for item in found.items:
+            typer.echo(line(item))
+        if not found.items:
+            typer.echo(nothing + (" at the banks that answer" if found.unanswered else ""))
+        for bank, why in found.unanswered.items():
+            typer.echo(f"no list from {bank}: {why}")
+    raise typer.Exit(1 if found.unanswered else 0)
 
 
 def _line(item: dict[str, Any]) -> str:

@@ -161,7 +161,7 @@ def load_some(data_dir: Path) -> list[LocalBank]:
     """The same, for whoever cannot do without: ``Misconfigured`` if there is none."""
     banks = load(data_dir)
     if not banks:
-        raise _no_banks(data_dir)
+        raise no_banks(data_dir)
     return banks
 
 
@@ -179,7 +179,7 @@ def code_of(data_dir: Path, wanted: str) -> str:
     """
     listed = sorted(_read_listed(data_dir).items())
     if not listed:
-        raise _no_banks(data_dir)
+        raise no_banks(data_dir)
     for number, (code, entry) in enumerate(listed, 1):
         if wanted in (code, str(number)) or wanted.casefold() == entry["name"].casefold():
             return code
@@ -187,7 +187,8 @@ def code_of(data_dir: Path, wanted: str) -> str:
     raise Misconfigured(f"no bank {wanted!r} in {data_dir}; there are {known}")
 
 
-def _no_banks(data_dir: Path) -> Misconfigured:
+def no_banks(data_dir: Path) -> Misconfigured:
+    """What to say where a network was looked for in vain."""
     return Misconfigured(
         f"{data_dir} holds no banks; say where they are with --data-dir, or make some with  "
         f"{own_command('up', *data_option(data_dir))}"

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.core.money import format_amount
+from distribank.network.layout import no_banks
 from distribank.network.speaking import AccountRef, BankClient, Session
 from distribank.peers.roster import Roster
 
@@ -98,6 +99,8 @@ async def seed(
     the network file if not given. ``Breakage`` if a bank is not ready within *wait* seconds, or refuses: what is there
     by then stays, and doing it again with the same password goes on from there.
     """
+    if not (data_dir / "network.json").exists():
+        raise no_banks(data_dir)
     entries = sorted(Roster.load(data_dir / "network.json"), key=lambda entry: entry.code)[:banks]
     if len(entries) < 2:
         raise Misconfigured("people want a network of two banks or more: their transfer goes from one to another")

@@ -213,7 +213,7 @@ class HttpPeers:
         try:
             self._verifier.verify_response(status, headers, content, bank=peer.entry.code, nonce=signed.nonce)
         except NotSigned as error:
-            why = f"answered {status}" if status != 200 else f"its answer is not signed as it must be: {error}"
+            why = f"its answer is not signed as it must be: {error}" if status == 200 else _refusal_of(status)
             raise _Failed(why) from error
         if status != 200:
             raise _Failed(f"answered {status}: {content[:100]!r}")
@@ -246,6 +246,13 @@ class HttpPeers:
             for line in peer.lines.values():
                 line.hurry()
             self.on_return(peer.entry.code)
+
+
+def _refusal_of(status: int) -> str:
+    """An unsigned refusal in words: whoever refuses a signature tells no stranger why."""
+    if status == 401:
+        return "answered 401: it refuses this bank's signature; old network file, other key, wrong clock? its log says"
+    return f"answered {status}"
 
 
 def _as_late_as(clock: int, answer: Answer | None) -> Answer | None:
