@@ -11,7 +11,10 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from distribank.api import answers
+from distribank.api.answers import accounts as answers
+from distribank.api.answers.consents import Consent
+from distribank.api.answers.statements import Entry
+from distribank.api.answers.words import Page
 from distribank.core.documents import account_number
 from tests.counter_hall import Hall, hall
 from tests.world import CPFS
@@ -114,7 +117,7 @@ async def test_accounts_are_listed_page_by_page(bank: Hall) -> None:
     who, seen, address = await bank.sign_in(), [], "/v1/accounts?limit=2"
 
     while address:
-        page = check(answers.Page[answers.Account], await bank.client().get(address, headers=who))
+        page = check(Page[answers.Account], await bank.client().get(address, headers=who))
         seen += [account["account"] for account in page["items"]]
         address = f"/v1/accounts?limit=2&cursor={page['next_cursor']}" if page["next_cursor"] else ""
 
@@ -124,8 +127,8 @@ async def test_accounts_are_listed_page_by_page(bank: Hall) -> None:
 async def test_cash_in_and_out_is_an_entry_and_never_more_than_there_is(bank: Hall) -> None:
     number = await bank.account()
 
-    paid = check(answers.Entry, await cash(bank, number, "deposits", "100.00"), 201)
-    taken = check(answers.Entry, await cash(bank, number, "withdrawals", "30.00"), 201)
+    paid = check(Entry, await cash(bank, number, "deposits", "100.00"), 201)
+    taken = check(Entry, await cash(bank, number, "withdrawals", "30.00"), 201)
     refused = await cash(bank, number, "withdrawals", "70.01")
 
     assert (paid["kind"], paid["direction"], paid["balance_after"]) == ("deposit", "credit", "100.00")
@@ -239,7 +242,7 @@ async def test_a_statement_runs_backwards_page_by_page(bank: Hall) -> None:
     who, seen, address = await bank.sign_in(), [], f"/v1/accounts/{number}/statement?limit=2"
 
     while address:
-        page = check(answers.Page[answers.Entry], await bank.client().get(address, headers=who))
+        page = check(Page[Entry], await bank.client().get(address, headers=who))
         seen += [(entry["amount"], entry["balance_after"]) for entry in page["items"]]
         following = page["next_cursor"]
         address = f"/v1/accounts/{number}/statement?limit=2&cursor={following}" if following else ""
@@ -311,7 +314,7 @@ async def test_the_same_number_at_two_banks_is_two_accounts(bank: Hall) -> None:
         answer = await bank.client(code).get(
             f"/v1/accounts/{number}/statement?limit=1", headers=await bank.sign_in(which, code)
         )
-        (entry,) = check(answers.Page[answers.Entry], answer)["items"]
+        (entry,) = check(Page[Entry], answer)["items"]
         assert (entry["direction"], entry["amount"]) == (direction, "4.00")
         assert [party["direction"] for party in entry["counterparties"]] == [other]
 
@@ -325,11 +328,11 @@ async def test_a_consent_is_given_seen_and_revoked_by_its_holder_alone(bank: Hal
     number, who, stranger = await bank.account(), await bank.sign_in(), await bank.sign_in(1)
     order = {"account": number, **CONSENT, "max_total": "900.00"}
 
-    given = check(answers.Consent, await bank.client().post("/v1/consents", json=order, headers=who), 201)
-    listed = check(answers.Page[answers.Consent], await bank.client().get("/v1/consents", headers=who))
+    given = check(Consent, await bank.client().post("/v1/consents", json=order, headers=who), 201)
+    listed = check(Page[Consent], await bank.client().get("/v1/consents", headers=who))
     address = f"/v1/consents/{given['consent_id']}"
     by_stranger = await bank.client().delete(address, headers=stranger)
-    revoked = check(answers.Consent, await bank.client().delete(address, headers=who))
+    revoked = check(Consent, await bank.client().delete(address, headers=who))
 
     assert listed["items"] == [given]
     assert (given["status"], given["used"], given["max_total"]) == ("active", "0.00", "900.00")

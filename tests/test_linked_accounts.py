@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distribank.api import answers
+from distribank.api.answers import consents as answers
 from distribank.core.protocol import Message, ShowAccounts
 from tests.counter_hall import Hall, hall
 from tests.test_account_routes import check

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from distribank.api import answers
+from distribank.api.answers import plans as answers
 from distribank.core.protocol import Message, ShowAccounts
 from tests.counter_hall import Hall, hall
 from tests.test_account_routes import check

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from distribank.api import answers
+from distribank.api.answers import traces as answers
 from distribank.core.protocol import Commit, Message, ShowLog
 from distribank.core.refusals import Code, Refusal
 from tests.counter_hall import Hall, hall

@@ -9,7 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from distribank.api import answers
+from distribank.api.answers import operator as desk
+from distribank.api.answers import transfers as answers
+from distribank.api.answers.batches import Batch
+from distribank.api.answers.network import Network
+from distribank.api.answers.words import Items, Page
 from distribank.core.documents import account_number
 from distribank.core.protocol import Message, Prepare
 from tests.counter_hall import Hall, hall
@@ -262,7 +266,7 @@ async def test_transfers_are_listed_newest_first_by_account_and_by_status(banks:
         while True:
             address = f"/v1/transfers?limit=2{query}{cursor}"
             answer = await banks.client(A).get(address, headers=await banks.sign_in(which))
-            page = check(answers.Page[answers.Transfer], answer)
+            page = check(Page[answers.Transfer], answer)
             seen += [transfer["transfer_id"] for transfer in page["items"]]
             if page["next_cursor"] is None:
                 return seen
@@ -313,7 +317,7 @@ async def test_a_batch_answers_each_transfer_in_the_order_given(banks: Hall, mod
 
     answer = await batch(banks, transfers, mode=mode, on_failure="continue")
 
-    content = check(answers.Batch, answer, 201)
+    content = check(Batch, answer, 201)
     results = content["results"]
     assert content["status"] == "completed"
     assert [result["index"] for result in results] == [0, 1, 2, 3]
@@ -360,7 +364,7 @@ async def test_whoever_does_not_wait_for_a_batch_gets_202_and_its_address(banks:
     banks.world.weather = held_up
     answer = await batch(banks, [payment(here, there, "1.00")], prefer="wait=0", mode="concurrent")
 
-    content = check(answers.Batch, answer, 202)
+    content = check(Batch, answer, 202)
     assert content["status"] == "running"
     assert content["results"][0]["status"] == "pending"
     assert answer.headers["preference-applied"] == "wait=0"
@@ -422,12 +426,12 @@ async def test_what_is_in_doubt_is_listed_with_why_and_can_be_asked_about_again(
         return bool((await client.get("/v1/operator/in-doubt", headers=operator)).json()["items"])
 
     await banks.world.until(in_doubt)
-    listed = check(answers.Items[answers.InDoubt], await client.get("/v1/operator/in-doubt", headers=operator))
+    listed = check(Items[desk.InDoubt], await client.get("/v1/operator/in-doubt", headers=operator))
     (doubt,) = listed["items"]
     assert (doubt["role"], doubt["in_doubt"], doubt["coordinator"]) == ("participant", True, A)
     assert doubt["accounts"] == [{"bank": B, "account": there, "direction": "credit", "amount": "1.00"}]
     address = f"/v1/operator/in-doubt/{doubt['transfer_id']}/inquire"
-    check(answers.InDoubt, await client.post(address, headers=operator))
+    check(desk.InDoubt, await client.post(address, headers=operator))
     banks.world.calm()
     asked = await client.post(address, headers=operator)
     assert asked.status_code in (200, 404)  # 404 if the bank's own recovery was quicker
@@ -443,9 +447,9 @@ async def test_positions_with_every_peer_and_books_agree_with_what_moved(banks: 
     for bank, other, position in [(A, B, "4.00"), (B, A, "-4.00")]:
         operator = await banks.operator(bank)
         answer = await banks.client(bank).get("/v1/operator/positions", headers=operator)
-        shown = {item["bank"]: item["position"] for item in check(answers.Items[answers.Position], answer)["items"]}
+        shown = {item["bank"]: item["position"] for item in check(Items[desk.Position], answer)["items"]}
         assert shown == {**dict.fromkeys(peers - {bank}, "0.00"), other: position}
-        books = check(answers.Books, await banks.client(bank).get("/v1/operator/books", headers=operator))
+        books = check(desk.Books, await banks.client(bank).get("/v1/operator/books", headers=operator))
         assert books["balanced"] is True
         assert books["findings"] == []
 
@@ -465,7 +469,7 @@ async def test_metrics_are_for_the_operator_and_the_scraper() -> None:
 
 
 async def test_the_network_is_shown_to_anyone(banks: Hall) -> None:
-    network = check(answers.Network, await banks.client(A).get("/v1/network"))
+    network = check(Network, await banks.client(A).get("/v1/network"))
 
     assert (network["bank"], network["protocol_version"]) == (A, 1)
     assert [(peer["bank"], peer["status"]) for peer in network["peers"]] == [(B, "online"), (C, "online")]

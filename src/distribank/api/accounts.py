@@ -9,8 +9,11 @@ from typing import Annotated
 from fastapi import Body, Path, Request
 from fastapi.responses import Response
 
-from distribank.api import answers, headers, views
+from distribank.api import headers
 from distribank.api.answering import REPLAYED, answer
+from distribank.api.answers import accounts as answers
+from distribank.api.answers import statements
+from distribank.api.answers.words import Page
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.orders import (
@@ -72,15 +75,15 @@ async def open_account(request: Request, order: Annotated[AccountOrder, Body()])
     opened = await bank.custody.open_account(holder_of(request), AccountType(order.type), co_holders, approval, company)
     if isinstance(opened, Refusal):
         raise refused(opened)
-    return answer(views.account(opened, bank.code), 201, {"Location": f"/v1/accounts/{opened.number}"})
+    return answer(answers.account(opened, bank.code), 201, {"Location": f"/v1/accounts/{opened.number}"})
 
 
-@accounts.get("/v1/accounts", response_model=answers.Page[answers.Account], summary="My accounts")
+@accounts.get("/v1/accounts", response_model=Page[answers.Account], summary="My accounts")
 async def list_accounts(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """Every account that the holder holds here, by number, closed ones included."""
     bank = bank_of(request)
     rows = await bank.custody.accounts_of(holder_of(request).holder_id, limit + 1, after(cursor, str))
-    return answer(page(rows, limit, lambda row: views.account(row, bank.code), lambda row: (row.number,)))
+    return answer(page(rows, limit, lambda row: answers.account(row, bank.code), lambda row: (row.number,)))
 
 
 @accounts.get(
@@ -95,7 +98,7 @@ async def see_account(request: Request, account: AccountPath) -> Response:
     found = await bank.custody.account_for(holder_of(request).holder_id, account)
     if found is None:
         raise no_such_account()
-    return answer(views.account(found, bank.code))
+    return answer(answers.account(found, bank.code))
 
 
 @accounts.post(
@@ -114,13 +117,13 @@ async def close(request: Request, account: AccountPath) -> Response:
         if closed.code is Code.NOT_A_HOLDER:
             raise Problem("forbidden", closed.detail, account=account)
         raise refused(closed)
-    return answer(views.account(closed, bank.code))
+    return answer(answers.account(closed, bank.code))
 
 
 @accounts.post(
     "/v1/accounts/{account}/deposits",
     status_code=201,
-    response_model=answers.Entry,
+    response_model=statements.Entry,
     responses=problems(CASH_CODES),
     openapi_extra={"parameters": [headers.IDEMPOTENCY_KEY]},
     summary="Pay cash in",
@@ -133,7 +136,7 @@ async def deposit(request: Request, account: AccountPath, order: CashOrder) -> R
 @accounts.post(
     "/v1/accounts/{account}/withdrawals",
     status_code=201,
-    response_model=answers.Entry,
+    response_model=statements.Entry,
     responses=problems(CASH_CODES),
     openapi_extra={"parameters": [headers.IDEMPOTENCY_KEY]},
     summary="Take cash out",
@@ -158,4 +161,4 @@ async def _cash(request: Request, account: str, kind: EntryKind, order: CashOrde
     if result.refusal is not None:
         raise refused(replace(result.refusal, leg=None), replayed=result.replayed)
     assert result.entry is not None, "cash that was not refused has an entry"
-    return answer(views.entry(result.entry, bank.code), 201, REPLAYED if result.replayed else None)
+    return answer(statements.entry(result.entry, bank.code), 201, REPLAYED if result.replayed else None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fastapi.responses import Response
 from pydantic_core import to_json
 
-from distribank.api.answers import Json
+from distribank.api.answers.words import Json
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 

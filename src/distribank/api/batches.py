@@ -8,8 +8,9 @@ from typing import Final
 from fastapi import Request
 from fastapi.responses import Response
 
-from distribank.api import answers, headers, views
+from distribank.api import headers
 from distribank.api.answering import REPLAYED, answer
+from distribank.api.answers import batches as answers
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.orders import BatchOrder
@@ -54,7 +55,7 @@ async def order_batch(request: Request, order: BatchOrder) -> Response:
     finished = result.batch.finished_at is not None
     located = {**preference.headers, "Location": f"/v1/transfer-batches/{result.batch.batch_id}"}
     return answer(
-        views.batch(result, bank.code, holder),
+        answers.batch(result, bank.code, holder),
         201 if finished else 202,
         {**located, **REPLAYED} if result.replayed else located,
     )
@@ -72,7 +73,7 @@ async def see_batch(request: Request, batch_id: str) -> Response:
     result = await bank.batching.batch_for(holder.holder_id, batch_id) if is_id(batch_id) else None
     if result is None:
         raise Problem("not_found", "there is no such batch, or it is another holder's")
-    return answer(views.batch(result, bank.code, holder))
+    return answer(answers.batch(result, bank.code, holder))
 
 
 def _fingerprint(items: tuple[BatchItem, ...], mode: Mode, on_failure: OnFailure) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import Request
 from fastapi.responses import Response
 
-from distribank.api import answers, views
 from distribank.api.answering import answer
+from distribank.api.answers import consents as answers
+from distribank.api.answers.words import Page
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, edge_of, holder_of
 from distribank.api.orders import ConsentOrder
@@ -48,16 +49,18 @@ async def give(request: Request, order: ConsentOrder) -> Response:
         raise Problem("not_a_holder", "you hold no such account at this bank", account=order.account)
     if isinstance(consent, Refusal):
         raise refused(consent)
-    return answer(views.consent(consent, edge.wall_ms()), 201)
+    return answer(answers.consent(consent, edge.wall_ms()), 201)
 
 
-@consents.get("/v1/consents", response_model=answers.Page[answers.Consent], summary="My consents")
+@consents.get("/v1/consents", response_model=Page[answers.Consent], summary="My consents")
 async def list_consents(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """Every consent that the holder has given at this bank, newest first, with what was used of it."""
     edge = edge_of(request)
     rows = await edge.bank.custody.consents_of(holder_of(request).holder_id, limit + 1, after(cursor, int, str))
     now = edge.wall_ms()
-    return answer(page(rows, limit, lambda row: views.consent(row, now), lambda row: (row.created_at, row.consent_id)))
+    return answer(
+        page(rows, limit, lambda row: answers.consent(row, now), lambda row: (row.created_at, row.consent_id))
+    )
 
 
 @consents.delete(
@@ -74,7 +77,7 @@ async def revoke(request: Request, consent_id: str) -> Response:
         consent = await edge.bank.custody.revoke_consent(holder_of(request).holder_id, consent_id)
     if consent is None:
         raise Problem("not_found", "there is no such consent, or it is another holder's")
-    return answer(views.consent(consent, edge.wall_ms()))
+    return answer(answers.consent(consent, edge.wall_ms()))
 
 
 @consents.get("/v1/linked-accounts", response_model=answers.LinkedAccounts, summary="My accounts at other banks")
@@ -86,4 +89,4 @@ async def linked_accounts(request: Request) -> Response:
     """
     bank = bank_of(request)
     names = {peer.bank: peer.name for peer in bank.peers.views()}
-    return answer(views.linked(await bank.following.linked(holder_of(request).cpf), names))
+    return answer(answers.linked(await bank.following.linked(holder_of(request).cpf), names))

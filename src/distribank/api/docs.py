@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from distribank import __version__
-from distribank.api import answers
+from distribank.api.answers.problems import Problem
 from distribank.api.problems import MEDIA_TYPE
 from distribank.api.routes import Route
 from distribank.api.tokens import Authority
@@ -89,7 +89,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         reference = "#/components/schemas/{model}"
-        problem = answers.Problem.model_json_schema(ref_template=reference)
+        problem = Problem.model_json_schema(ref_template=reference)
         schemas.update(problem.pop("$defs", {}))
         schemas["Problem"] = problem
         app.openapi_schema = schema

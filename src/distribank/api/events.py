@@ -11,9 +11,11 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from distribank.api import headers, views
+from distribank.api import headers
 from distribank.api.accounts import NOT_THEIRS, AccountPath, no_such_account
-from distribank.api.answers import Json
+from distribank.api.answers.accounts import balance, hold
+from distribank.api.answers.statements import entry
+from distribank.api.answers.words import Json
 from distribank.api.docs import problems
 from distribank.api.edge import Edge, edge_of, holder_of, identity_of
 from distribank.api.routes import HolderRoute, router
@@ -107,5 +109,5 @@ async def _send_part(send: Send, data: bytes) -> None:
 
 def _view(row: Account | Entry | Hold, bank: str, known: Transaction | None) -> Json:
     if isinstance(row, Account):
-        return views.balance(row)
-    return views.entry(row, bank, known) if isinstance(row, Entry) else views.hold(row)
+        return balance(row)
+    return entry(row, bank, known) if isinstance(row, Entry) else hold(row)

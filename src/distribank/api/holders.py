@@ -14,8 +14,8 @@ from typing import Annotated, Final
 from fastapi import Form, Request
 from fastapi.responses import Response
 
-from distribank.api import answers, views
 from distribank.api.answering import answer
+from distribank.api.answers import holders as answers
 from distribank.api.docs import problems
 from distribank.api.edge import Edge, bank_of, edge_of, holder_of
 from distribank.api.orders import Registration, TokenForm
@@ -52,7 +52,7 @@ async def register(request: Request, registration: Registration) -> Response:
         raise _taken(edge, address, holder)
     if not edge.registrations.wait(address):
         edge.registrations.charge(address)
-    return answer(views.person(holder), 201)
+    return answer(answers.person(holder), 201)
 
 
 @anyone.post(
@@ -78,7 +78,7 @@ async def me(request: Request) -> Response:
     """The holder whom the token speaks for."""
     holder = await bank_of(request).custody.holder_by_cpf(holder_of(request).cpf)
     assert holder is not None, "a holder's token outlives no holder"
-    return answer(views.person(holder))
+    return answer(answers.person(holder))
 
 
 async def _check_holder(edge: Edge, address: str, form: TokenForm) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import Request
 from fastapi.responses import Response
 
-from distribank.api import answers, views
 from distribank.api.answering import answer
+from distribank.api.answers import network as answers
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of
 from distribank.api.problems import Problem
@@ -19,7 +19,7 @@ network = router("Network", Route)
 async def see_network(request: Request) -> Response:
     """Who is online is learnt from traffic and, when there is none, from a probe every few seconds."""
     bank = bank_of(request)
-    return answer(views.network(bank.code, bank.name, bank.peers.views()))
+    return answer(answers.network(bank.code, bank.name, bank.peers.views()))
 
 
 @network.get("/livez", response_model=answers.Health, summary="Alive")

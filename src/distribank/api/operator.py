@@ -9,8 +9,10 @@ from fastapi import Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from distribank.api import answers, headers, views
+from distribank.api import headers
 from distribank.api.answering import REPLAYED, answer
+from distribank.api.answers import operator as answers
+from distribank.api.answers.words import Items, Page
 from distribank.api.docs import SIGN_IN, problems
 from distribank.api.edge import bank_of, bearer_token, edge_of
 from distribank.api.orders import AssignmentOrder, ResolveOrder
@@ -28,12 +30,12 @@ operator = router("Operator", OperatorRoute)
 scraping = router("Operator", Route)
 
 
-@operator.get("/v1/operator/in-doubt", response_model=answers.Items[answers.InDoubt], summary="What is in doubt")
+@operator.get("/v1/operator/in-doubt", response_model=Items[answers.InDoubt], summary="What is in doubt")
 async def list_in_doubt(request: Request) -> Response:
     """From the moment of the vote, every transaction voted yes whose outcome is unknown here; and every decided commit
     that some bank has yet to acknowledge. With why, who was asked and what they said.
     """
-    return answer({"items": [views.in_doubt(doubt) for doubt in await bank_of(request).reading.in_doubt()]})
+    return answer({"items": [answers.in_doubt(doubt) for doubt in await bank_of(request).reading.in_doubt()]})
 
 
 @operator.post(
@@ -51,8 +53,8 @@ async def inquire(request: Request, transfer_id: str) -> Response:
     await edge.inquire_now(transfer_id)
     doubt = await edge.bank.reading.doubt_about(transfer_id)
     if doubt is None:
-        return answer({**views.in_doubt(before), "in_doubt": False, "why": "settled just now: not in doubt any more"})
-    return answer(views.in_doubt(doubt))
+        return answer({**answers.in_doubt(before), "in_doubt": False, "why": "settled just now: not in doubt any more"})
+    return answer(answers.in_doubt(doubt))
 
 
 @operator.post(
@@ -78,32 +80,32 @@ async def resolve(request: Request, transfer_id: str, order: ResolveOrder) -> Re
     forced = await bank.participating.force(transfer_id, Verdict(order.decision), order.reason)
     if isinstance(forced, Refusal):
         raise refused(forced, transfer_id=transfer_id)
-    return answer(views.heuristic(forced))
+    return answer(answers.heuristic(forced))
 
 
 @operator.get(
     "/v1/operator/heuristics",
-    response_model=answers.Page[answers.Heuristic],
+    response_model=Page[answers.Heuristic],
     responses=problems({422: "`invalid_cursor`, `invalid_request`"}),
     summary="What was forced",
 )
 async def heuristics(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Response:
     """Every outcome that an operator forced here, newest first, each with the truth and the damage once known."""
     rows = await bank_of(request).reading.heuristics(limit + 1, after(cursor, int, str))
-    return answer(page(rows, limit, views.heuristic, lambda row: (row.decided_at, row.transaction)))
+    return answer(page(rows, limit, answers.heuristic, lambda row: (row.decided_at, row.transaction)))
 
 
-@operator.get("/v1/operator/positions", response_model=answers.Items[answers.Position], summary="Positions")
+@operator.get("/v1/operator/positions", response_model=Items[answers.Position], summary="Positions")
 async def positions(request: Request) -> Response:
     """What this bank owes each peer, and is owed."""
     bank = bank_of(request)
-    return answer(views.positions(await bank.reading.books(), [peer.bank for peer in bank.peers.views()]))
+    return answer(answers.positions(await bank.reading.books(), [peer.bank for peer in bank.peers.views()]))
 
 
 @operator.get("/v1/operator/books", response_model=answers.Books, summary="Recount the books")
 async def books(request: Request) -> Response:
     """All that is posted, added up anew; slow by design."""
-    return answer(views.recount(await bank_of(request).reading.recount()))
+    return answer(answers.recount(await bank_of(request).reading.recount()))
 
 
 @operator.get(
@@ -117,7 +119,7 @@ async def suspense(request: Request, limit: Limit = DEFAULT_LIMIT, cursor: Curso
     was left there or assigned, with the accounts that wanted it and the operator's reasons.
     """
     found = await bank_of(request).assigning.suspense(limit + 1, after(cursor, int, int, str))
-    return answer(views.suspense(found, page(found.movements, limit, views.movement, place_of)))
+    return answer(answers.suspense(found, page(found.movements, limit, answers.movement, place_of)))
 
 
 @operator.post(
@@ -147,7 +149,7 @@ async def assign(request: Request, order: AssignmentOrder) -> Response:
     if result.refusal is not None:
         raise refused(result.refusal, replayed=result.replayed)
     assert result.assignment is not None, "what was not refused is assigned"
-    return answer(views.assignment(result.assignment), 201, REPLAYED if result.replayed else None)
+    return answer(answers.assignment(result.assignment), 201, REPLAYED if result.replayed else None)
 
 
 @scraping.get(

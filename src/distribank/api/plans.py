@@ -7,9 +7,8 @@ from collections.abc import Collection
 from fastapi import Request
 from fastapi.responses import Response
 
-from distribank.api import answers
 from distribank.api.answering import answer
-from distribank.api.answers import Json
+from distribank.api.answers import plans as answers
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.orders import PlanOrder
@@ -73,13 +72,7 @@ async def plan_transfer(request: Request, order: PlanOrder) -> Response:
     refusal = await bank.ordering.refusal_of(holder, legs)
     if refusal is not None:
         raise refused(refusal)
-    content: Json = {
-        "debits": [_leg(leg) for leg in legs if leg.direction is Direction.DEBIT],
-        "credits": [_leg(leg) for leg in legs if leg.direction is Direction.CREDIT],
-    }
-    if order.description is not None:
-        content["description"] = order.description
-    return answer(content)
+    return answer(answers.plan(legs, order.description))
 
 
 async def _rooms(bank: Bank, holder: Holder, linked: Linked) -> dict[Name, tuple[int, int]]:
@@ -127,7 +120,3 @@ def _legs(made: Plan, to: Name, amount: int) -> tuple[Leg, ...]:
         for number, debit in enumerate(made.debits, start=1)
     ]
     return (*debits, Leg(len(debits) + 1, *to, Direction.CREDIT, amount))
-
-
-def _leg(leg: Leg) -> Json:
-    return {"bank": leg.bank, "account": leg.account, "amount": format_amount(leg.amount)}

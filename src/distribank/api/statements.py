@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 from fastapi import Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from distribank.api import answers, views
 from distribank.api.accounts import NOT_THEIRS, AccountPath, no_such_account
 from distribank.api.answering import answer
-from distribank.api.answers import Json
+from distribank.api.answers import statements as answers
+from distribank.api.answers.words import Json, Page
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.headers import NEGOTIATED, prefers_csv
@@ -44,7 +44,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 @statements.get(
     "/v1/accounts/{account}/statement",
-    response_model=answers.Page[answers.Entry],
+    response_model=Page[answers.Entry],
     responses={
         200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
         **problems({**NOT_THEIRS, 422: "`invalid_account_number`, `invalid_cursor`, `invalid_request`"}),
@@ -73,7 +73,7 @@ async def statement(
         named = {**NEGOTIATED, "Content-Disposition": f'attachment; filename="statement-{account}.csv"'}
         return StreamingResponse(_file(bank, account, period, first), headers=named, media_type="text/csv")
     rows = await bank.reading.statement(account, *period, limit + 1, after(cursor, int))
-    content = page(rows, limit, lambda row: views.entry(row[0], bank.code, row[1]), lambda row: (row[0].change,))
+    content = page(rows, limit, lambda row: answers.entry(row[0], bank.code, row[1]), lambda row: (row[0].change,))
     return answer(content, headers=NEGOTIATED)
 
 
@@ -94,7 +94,7 @@ async def _file(
     yield _line(COLUMNS)
     while rows:
         for entry, transaction in rows:
-            yield _line(_cells(views.entry(entry, bank.code, transaction)))
+            yield _line(_cells(answers.entry(entry, bank.code, transaction)))
         rows = await bank.reading.statement(account, *period, MAX_LIMIT, (rows[-1][0].change,))
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from fastapi import Request
 from fastapi.responses import Response
 
-from distribank.api import answers, headers, views
+from distribank.api import headers
 from distribank.api.answering import answer
-from distribank.api.answers import Json
+from distribank.api.answers import traces as answers
+from distribank.api.answers.words import Json
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, identity_of
 from distribank.api.problems import Problem
 from distribank.api.routes import SignedInRoute, router
-from distribank.api.times import format_ms
 from distribank.api.transfers import is_id
 from distribank.core import story
-from distribank.core.clock import wall_of
-from distribank.core.protocol import IN_DOUBT, RecordKind
+from distribank.core.protocol import RecordKind
 
 TEXT = "text/plain"
 MERMAID = "text/vnd.mermaid"
@@ -58,29 +57,10 @@ async def trace(request: Request, transfer_id: str) -> Response:
         begun = any(line.record.kind is RecordKind.BEGUN for line in lines)  # what never began, nobody else heard of
         drawn = story.diagram(lines, names, known.coordinator, participants if begun else ())
         return Response(drawn, headers=headers.NEGOTIATED, media_type=MERMAID)
-    content: Json = {
-        "transfer_id": known.id,
-        "status": views.STATUS[known.state],
-        "in_doubt": known.state in IN_DOUBT,
-        "coordinator": known.coordinator,
-        "lines": [_line(line) for line in lines],
-        "banks": [{"bank": code, "name": names[code], "status": said.value} for code, said in found.replies.items()],
-    }
+    content = answers.trace(known, lines, found.replies, names)
     if wanted == TEXT:
         return Response(_text(content), headers=headers.NEGOTIATED, media_type=TEXT)
     return answer(content, headers=headers.NEGOTIATED)
-
-
-def _line(line: story.Line) -> Json:
-    return {
-        "bank": line.bank,
-        "at": format_ms(wall_of(line.record.stamp)),
-        "stamp": str(line.record.stamp),
-        "record": line.record.kind.value,
-        "from": line.record.before,
-        "to": line.record.after,
-        "detail": line.words,
-    }
 
 
 def _text(content: Json) -> str:

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Final
 from fastapi import Query, Request
 from fastapi.responses import Response
 
-from distribank.api import answers, headers, views
+from distribank.api import headers
 from distribank.api.accounts import NOT_THEIRS, no_such_account
 from distribank.api.answering import REPLAYED, answer
-from distribank.api.answers import Json
+from distribank.api.answers import transfers as answers
+from distribank.api.answers.words import Json, Page
 from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.languages import wanted_by
@@ -106,7 +107,7 @@ async def order_transfer(request: Request, order: TransferOrder) -> Response:
 
 @transfers.get(
     "/v1/transfers",
-    response_model=answers.Page[answers.Transfer],
+    response_model=Page[answers.Transfer],
     responses=problems({**NOT_THEIRS, 422: "`invalid_cursor`, `invalid_account_number`, `invalid_request`"}),
     summary="My transfers",
 )
@@ -121,13 +122,15 @@ async def list_transfers(
     bank, holder = bank_of(request), holder_of(request)
     if account is not None and await bank.custody.account_for(holder.holder_id, account) is None:
         raise no_such_account()
-    key, states = after(cursor, int, str), tuple(views.STATUS) if status is None else views.STATES[status]
+    key, states = after(cursor, int, str), tuple(answers.STATUS) if status is None else answers.STATES[status]
     rows: list[Transaction] = []
     if states:
         rows = await bank.reading.transfers_of(holder.holder_id, account, states, limit + 1, key)
     mine = await _numbers(bank, holder)
     return answer(
-        page(rows, limit, lambda row: views.transfer(row, bank.code, holder, mine), lambda row: (row.begun_at, row.id))
+        page(
+            rows, limit, lambda row: answers.transfer(row, bank.code, holder, mine), lambda row: (row.begun_at, row.id)
+        )
     )
 
 
@@ -148,7 +151,7 @@ async def see_transfer(request: Request, transfer_id: str) -> Response:
     mine: Collection[str] = ()
     if known.order.holder_cpf != holder.cpf:
         mine = await _numbers(bank, holder)
-    return answer(views.transfer(known, bank.code, holder, mine))
+    return answer(answers.transfer(known, bank.code, holder, mine))
 
 
 def fingerprint(legs: tuple[Leg, ...], description: str | None) -> str:
@@ -175,7 +178,7 @@ def _answer(request: Request, result: TransferResult, preference: headers.Prefer
             status=503 if because.code in UNAVAILABLE else 0,
         )
         return problem.response(_address(known), wanted_by(request.scope))
-    content: Json = views.transfer(known, bank_of(request).code, holder_of(request), ())
+    content: Json = answers.transfer(known, bank_of(request).code, holder_of(request), ())
     located = {**replayed, **preference.headers, "Location": _address(known)}
     return answer(content, 202 if content["status"] == "pending" else 201, located)
 
