@@ -209,7 +209,7 @@ def _banks(data_dir: Any, bank: str | None) -> list[LocalBank]:
 
 
 def _show(found: Found, as_json: bool, line: Any, nothing: str) -> None:
-    """Print what was found and leave; exit status 0 only if every bank answered."""
+    """Print what was found and leave; where nothing was, exit status 0 only if every bank answered."""
     import json
 
     if as_json:
@@ -221,7 +221,7 @@ def _show(found: Found, as_json: bool, line: Any, nothing: str) -> None:
             typer.echo(nothing + (" at the banks that answer" if found.unanswered else ""))
         for bank, why in found.unanswered.items():
             typer.echo(f"no list from {bank}: {why}")
-    raise typer.Exit(1 if found.unanswered else 0)
+    raise typer.Exit(1 if found.unanswered and not found.items else 0)
 
 
 def _line(item: dict[str, Any]) -> str:
