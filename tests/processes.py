@@ -23,9 +23,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from distribank.network.client import BankClient, client_of
 from distribank.network.layout import LocalBank, init
 from distribank.network.processes import BankProcess, free_base_port, running
-from distribank.network.speaking import BankClient, client_of
 
 CPFS = ["52998224725", "11144477735", "12345678909", "39053344705", "98765432100", "22233366638"]
 PASSWORD = "correct horse battery staple"

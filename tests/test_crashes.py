@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from distribank.breakages import Breakage
+from distribank.network.client import AccountRef, Session
 from distribank.network.layout import LocalBank
-from distribank.network.speaking import AccountRef, Session
 from distribank.service import EXIT_DURABILITY_LOST
 from tests.processes import CHEAP, CPFS, PASSWORD, RealBank, network_of, until
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from distribank.breakages import Breakage
 from distribank.cli import app
-from distribank.network import doubts
+from distribank.network import desk as doubts
+from distribank.network.client import AccountRef, Session, centavos
 from distribank.network.layout import LocalBank, init, load
 from distribank.network.processes import free_base_port
-from distribank.network.speaking import AccountRef, Session, centavos
 from tests.processes import CPFS, PASSWORD, RealBank, network_of, until
 
 DOUBT = {

@@ -15,7 +15,7 @@ from distribank.breakages import Breakage
 from distribank.network.figures import Figures, follow, read
 from distribank.network.layout import init
 from distribank.network.processes import BankProcess
-from distribank.network.showing import _help, _table
+from distribank.network.up import _help, _table
 from tests.processes import network_of, until
 
 

@@ -15,7 +15,7 @@ from distribank.bank import assigning
 from distribank.core.heuristics import Verdict
 from distribank.core.protocol import State
 from distribank.core.suspense import Assignment
-from distribank.network.speaking import centavos
+from distribank.network.client import centavos
 from tests.counter_hall import Hall, hall
 from tests.test_heuristic_routes import conforms
 from tests.test_heuristics import no_vote_arrives, nothing_about_outcomes, only_inquiries

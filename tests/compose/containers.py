@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from distribank.network import people
-from distribank.network.speaking import AccountRef, BankClient, Session, centavos
+from distribank.network.client import AccountRef, BankClient, Session, centavos
 from tests.break_it import BLOCKS, WITH_DOCKER, pasted, what_matters_in_containers
 from tests.compose.engine import ROOT, compose_command, docker, engine_version
 from tests.processes import CPFS, PASSWORD, until

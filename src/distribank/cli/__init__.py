@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import breaking, composing, desk, following
+from distribank.cli import breaking, composing, desk, transfers
 from distribank.cli import people as people_of_a_network
 from distribank.cli.panels import RUNNING, TRYING
 from distribank.network import DEFAULT_DATA_DIR
@@ -112,7 +112,7 @@ def up(
     ] = False,
 ) -> None:
     """Run a network of banks on this machine until Ctrl-C; their data is kept."""
-    from distribank.network.showing import up as run_all
+    from distribank.network.up import up as run_all
 
     raise typer.Exit(run_all(data_dir, banks, base_port, vote_deadline, people))
 
@@ -149,6 +149,6 @@ def serve(
     raise typer.Exit(run(settings))
 
 
-for tools in (people_of_a_network.app, following.app, breaking.app, composing.app):
+for tools in (people_of_a_network.app, transfers.app, breaking.app, composing.app):
     app.add_typer(tools)
 app.add_typer(desk.app, name="in-doubt", rich_help_panel=RUNNING)

@@ -10,7 +10,7 @@ import typer
 from distribank.cli.breaking import DEFAULT, DataDir
 
 if TYPE_CHECKING:
-    from distribank.network.doubts import Found
+    from distribank.network.desk import Found
     from distribank.network.layout import LocalBank
 
 app = typer.Typer(
@@ -44,10 +44,10 @@ def list_all(
     """List what is in doubt, at every bank or at one."""
     import asyncio
 
-    from distribank.network import doubts
+    from distribank.network import desk
 
     banks = _banks(data_dir, bank)
-    found = asyncio.run((doubts.forced if forced else doubts.in_doubt)(banks))
+    found = asyncio.run((desk.forced if forced else desk.in_doubt)(banks))
     _show(found, as_json, _forced if forced else _line, "no outcome was forced" if forced else "nothing is in doubt")
 
 
@@ -56,9 +56,9 @@ def show(transaction: Transaction, data_dir: DataDir = DEFAULT, bank: Bank = Non
     """Show one transaction at every bank where it is in doubt: accounts, amounts, who was asked and what they said."""
     import asyncio
 
-    from distribank.network import doubts
+    from distribank.network import desk
 
-    found = asyncio.run(doubts.in_doubt(_banks(data_dir, bank))).only(transaction)
+    found = asyncio.run(desk.in_doubt(_banks(data_dir, bank))).only(transaction)
     _show(found, as_json, _details, f"{transaction} is not in doubt")
 
 
@@ -67,12 +67,12 @@ def ask(transaction: Transaction, data_dir: DataDir = DEFAULT, bank: Bank = None
     """Have each bank that is in doubt ask the others for the outcome now, and say what it then knows."""
     import asyncio
 
-    from distribank.network import doubts
+    from distribank.network import desk
 
     banks = {each.code: each for each in _banks(data_dir, bank)}
-    found = asyncio.run(doubts.in_doubt(list(banks.values()))).only(transaction)
+    found = asyncio.run(desk.in_doubt(list(banks.values()))).only(transaction)
     for place, item in enumerate(found.items):
-        found.items[place] = {**item, **asyncio.run(doubts.inquire(banks[item["bank"]], item["transaction"]))}
+        found.items[place] = {**item, **asyncio.run(desk.inquire(banks[item["bank"]], item["transaction"]))}
     _show(found, as_json, _details, f"{transaction} is not in doubt")
 
 
@@ -91,12 +91,12 @@ def resolve(
     import json
 
     from distribank.breakages import Breakage
-    from distribank.network import doubts
+    from distribank.network import desk
 
     if decision not in ("commit", "abort"):
         raise typer.BadParameter(f"{decision!r} is neither commit nor abort", param_hint="commit|abort")
     banks = {each.code: each for each in _banks(data_dir, bank)}
-    items = asyncio.run(doubts.in_doubt(list(banks.values()))).only(transaction).items
+    items = asyncio.run(desk.in_doubt(list(banks.values()))).only(transaction).items
     if not items:
         raise Breakage(f"{transaction} is in doubt at no bank that answers")
     if len(items) > 1:
@@ -108,7 +108,7 @@ def resolve(
         warning = _WARNING.format(name=chosen.name, code=chosen.code, decision=decision, transaction=known)
         typer.echo(warning, err=True)
         typer.confirm("Force it?", abort=True, err=True)
-    record = asyncio.run(doubts.resolve(chosen, known, decision, reason))
+    record = asyncio.run(desk.resolve(chosen, known, decision, reason))
     shown = {"bank": chosen.code, "bank_name": chosen.name, **record}
     typer.echo(json.dumps(shown, ensure_ascii=False, indent=2) if as_json else _forced(shown))
 
@@ -118,9 +118,9 @@ def suspense(data_dir: DataDir = DEFAULT, bank: Bank = None, as_json: AsJson = F
     """Show what wrong guesses have left in suspense, who wanted it, and to whom it was assigned and why."""
     import asyncio
 
-    from distribank.network import doubts
+    from distribank.network import desk
 
-    found = asyncio.run(doubts.suspense(_banks(data_dir, bank)))
+    found = asyncio.run(desk.suspense(_banks(data_dir, bank)))
     _show(found, as_json, _suspense, "nothing was ever in suspense")
 
 
@@ -153,7 +153,7 @@ def assign(
     import uuid
 
     from distribank.breakages import Breakage
-    from distribank.network import doubts
+    from distribank.network import desk
 
     side = {"credit": "owing", "debit": "owed"}.get(direction)
     if side is None:
@@ -161,7 +161,7 @@ def assign(
     if (account is None) is not write_off:
         raise typer.BadParameter("say either --account or --write-off", param_hint="--account")
     banks = {each.code: each for each in _banks(data_dir, bank)}
-    found = asyncio.run(doubts.suspense(list(banks.values())))
+    found = asyncio.run(desk.suspense(list(banks.values())))
     there = [item for item in found.items if bank is not None or item[side] != "0.00"]
     if len(there) != 1:
         where = ", ".join(f"{item['bank_name']} ({item['bank']})" for item in there) or "none that answers"
@@ -177,7 +177,7 @@ def assign(
     if not yes:
         typer.echo(_MEANT.format(name=chosen.name, code=chosen.code, what=_what(order), left=item[side]), err=True)
         typer.confirm("Assign it?", abort=True, err=True)
-    made = asyncio.run(doubts.assign(chosen, order, key or uuid.uuid4().hex))
+    made = asyncio.run(desk.assign(chosen, order, key or uuid.uuid4().hex))
     shown = {"bank": chosen.code, "bank_name": chosen.name, **made}
     told = f"{chosen.code}  {chosen.name:<12} {made['assigned_at']}  {_what(made)}: {made['reason']}"
     typer.echo(json.dumps(shown, ensure_ascii=False, indent=2) if as_json else told)

@@ -1,7 +1,7 @@
 """The demo: the whole story on four real bank processes, over real HTTP, every claim of it checked.
 
 It starts the banks, tells ``story``, stops them, and says how many claims held. It knows the banks by the public
-contract alone (``network.speaking``); the only thing done to them from outside is what may happen to any process:
+contract alone (``network.client``); the only thing done to them from outside is what may happen to any process:
 SIGSTOP, SIGCONT, SIGKILL.
 """
 
@@ -22,9 +22,10 @@ from distribank.breakages import Breakage, Misconfigured
 from distribank.demo.claims import Claims
 from distribank.demo.stage import Stage
 from distribank.demo.story import tell
+from distribank.network.client import client_of
 from distribank.network.processes import BankProcess, start_all, stop_all
-from distribank.network.showing import cancel_on_signals, console, make_network, waiting
-from distribank.network.speaking import client_of
+from distribank.network.terminal import cancel_on_signals, console, waiting
+from distribank.network.up import make_network
 
 BANKS: Final = 4
 INTERRUPTED: Final = 130

@@ -11,9 +11,9 @@ from typing import Any, Final
 from distribank.breakages import Breakage
 from distribank.core.money import format_amount
 from distribank.demo.claims import Claims
+from distribank.network.client import AccountRef, Answer, BankClient, Session
 from distribank.network.processes import POLL_SECONDS, BankProcess
-from distribank.network.showing import waiting
-from distribank.network.speaking import AccountRef, Answer, BankClient, Session
+from distribank.network.terminal import waiting
 
 PATIENCE_SECONDS: Final = 20.0
 """How long the story waits for what must come."""

@@ -13,8 +13,8 @@ from typing import Final
 from distribank.core.money import format_amount
 from distribank.demo.crash import killed_with_the_votes_cast
 from distribank.demo.stage import Cast, Stage, brl, free, listed, ms, posted, why
-from distribank.network.showing import waiting
-from distribank.network.speaking import AccountRef, Session, centavos
+from distribank.network.client import AccountRef, Session, centavos
+from distribank.network.terminal import waiting
 
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105
 MARIA: Final = ("Maria da Silva", "529.982.247-25")

@@ -1,9 +1,13 @@
 """Several banks on one machine: their files, their processes, and how to talk to them as a holder would.
 
 ``layout`` writes and reads a data directory; ``processes`` starts, freezes, kills and stops real bank processes;
-``speaking`` is a small client of the public contract (``docs/api.md``) and knows nothing of a bank's inside. The
-demo, ``distribank up`` and the tests that kill banks all stand on these three. ``composing`` writes the compose file,
-for banks in containers.
+``client`` is a small client of the public contract (``docs/api.md``) and knows nothing of a bank's inside. The
+demo, ``distribank up`` and the tests that kill banks all stand on these three.
+
+``up`` runs banks and shows them, with ``figures`` of each and what a ``terminal`` is owed. ``breaking`` freezes, thaws,
+kills and starts one of them, which ``pids`` finds. ``people`` brings somebody to try them with; ``transfers`` orders
+one and tells where it is; ``desk`` is the operator's. ``composing`` writes the compose file, for banks in containers;
+``pasting`` the command lines that people are told.
 """
 
 from __future__ import annotations

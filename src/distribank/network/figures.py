@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from distribank.breakages import Breakage
+from distribank.network.client import Session, client_of
 from distribank.network.layout import LocalBank
-from distribank.network.speaking import Session, client_of
 
 ASK_SECONDS: Final = 1.0
 """How often a bank is asked."""

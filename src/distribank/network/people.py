@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.core.money import format_amount
+from distribank.network.client import AccountRef, BankClient, Session
 from distribank.network.layout import no_banks
-from distribank.network.speaking import AccountRef, BankClient, Session
 from distribank.peers.roster import Roster
 
 MARIA: Final = ("Maria da Silva", "31415926590")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from distribank.breakages import Breakage
+from distribank.network.client import Answer, Session, client_of
 from distribank.network.layout import LocalBank
-from distribank.network.speaking import Answer, Session, client_of
 
 LIST_SECONDS: Final = 5.0
 """How long a bank may take to sign its operator in and list."""

@@ -17,8 +17,8 @@ from urllib.parse import quote
 from distribank.breakages import Breakage
 from distribank.core.documents import parse_account_number
 from distribank.core.money import parse_amount
+from distribank.network.client import AccountRef, Answer, Session, client_of
 from distribank.network.layout import LocalBank, code_of, find, load_some
-from distribank.network.speaking import AccountRef, Answer, Session, client_of
 
 FOLLOW_SECONDS: Final = 30.0
 """How long an ordered transfer is followed."""

@@ -27,7 +27,7 @@ def trace(
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid sequence diagram.")] = False,
 ) -> None:
     """Say where a transfer stands: every bank's log of it, in the order of their clocks, in words."""
-    from distribank.network.following import trace as show
+    from distribank.network.transfers import trace as show
 
     if as_json and as_mermaid:
         raise typer.BadParameter("choose one of --json and --mermaid")
@@ -62,8 +62,8 @@ def transfer(
 
     The password comes from standard input, from DISTRIBANK_PASSWORD, or is asked for.
     """
-    from distribank.network.following import read_leg
-    from distribank.network.following import transfer as order
+    from distribank.network.transfers import read_leg
+    from distribank.network.transfers import transfer as order
 
     try:
         debits, credits_ = ([read_leg(text, data_dir, at) for text in side] for side in (debit, credit))

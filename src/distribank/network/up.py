@@ -1,6 +1,6 @@
-"""What people see of several banks: a live table in a terminal, plain lines anywhere else.
+"""``distribank up``: run the banks of a data directory and show them, in a live table or, elsewhere, line by line.
 
-Colour follows the terminal and ``NO_COLOR`` (rich's own rules). ``up`` is the command of that name.
+It alone starts banks again that have ended (``breaking`` asks it to), and it stops all of them when it ends.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +18,6 @@ import httpx
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +29,7 @@ from distribank.network.pasting import bank_command, data_option, own_command
 from distribank.network.people import password_given, seed
 from distribank.network.pids import is_frozen, locked
 from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
+from distribank.network.terminal import cancel_on_signals, console, waiting
 
 LOOK_SECONDS: Final = 0.5
 """How often ``up`` looks at its banks."""
@@ -53,27 +51,6 @@ def up(
     return asyncio.run(_up(console(), data_dir, banks, base_port, env, people))
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console that never breaks a line or fails on a character: it writes what the stream's encoding can take."""
-    stream = sys.stderr if stderr else sys.stdout
-    with contextlib.suppress(AttributeError):  # a stream that somebody put in place of the real one
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def waiting(console: Console, what: str) -> Iterator[None]:
-    """Show *what* is waited for, with a running timer where the console is a terminal, with one line where not."""
-    if not console.is_terminal:
-        console.print(f"  … {what}")
-        yield
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(what, total=None)
-        yield
-
-
 def make_network(console: Console, data_dir: Path, banks: int, base_port: int | None) -> list[LocalBank]:
     """The banks of *data_dir*. New ones whose ports are taken get others, and the console says so."""
     existing = load(data_dir) if data_dir.exists() else []
@@ -87,16 +64,6 @@ def make_network(console: Console, data_dir: Path, banks: int, base_port: int | 
     if base != wanted:
         console.print(f"ports {wanted} to {wanted + banks - 1} are not all free: using {base} to {base + banks - 1}")
     return init(data_dir, banks, base)
-
-
-def cancel_on_signals() -> None:
-    """From now on SIGINT and SIGTERM cancel the current task, once; whatever it has started, it then stops, however
-    often one is impatient.
-    """
-    task = asyncio.current_task()
-    assert task is not None, "called from a task"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
 
 
 async def _up(

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from distribank.breakages import Misconfigured
-from distribank.network.following import read_leg
+from distribank.network.client import AccountRef
 from distribank.network.layout import find, init
-from distribank.network.speaking import AccountRef
+from distribank.network.transfers import read_leg
 from tests.processes import CPFS, PASSWORD, network_of
 
 A, B = "99990001", "99990002"
