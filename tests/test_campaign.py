@@ -13,6 +13,7 @@ replays its seed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections import Counter, defaultdict
@@ -22,14 +23,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distribank.bank import KeyName
-from distribank.breakages import Breakage, KeyReused
+from distribank.breakages import Breakage, KeyReused, StoreBreakage
 from distribank.core.batches import BatchItem, Mode, OnFailure
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Holder
 from distribank.core.ledger import Account, Entry, EntryKind
-from distribank.core.protocol import UNFINISHED, Message, State, Transaction
+from distribank.core.protocol import UNFINISHED, Message, Side, State, Transaction
 from distribank.core.refusals import Code, Refusal
+from distribank.core.snapshot import Audit, FindingCode
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Queries
 from distribank.recovery import DAY_MS
@@ -73,6 +75,7 @@ class Campaign:
     named: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     seen: Counter[str] = field(default_factory=Counter)
     cut: set[tuple[str, str]] = field(default_factory=set)
+    audits: list[tuple[Audit, set[str]]] = field(default_factory=list)
     cash: int = 0
     stormy: bool = True
 
@@ -308,6 +311,17 @@ class Campaign:
                 await running.recovery.inquire_now(identity)
                 self.seen["asked again"] += 1
 
+    async def audit(self) -> None:
+        """Operators audit the network all the while; what was acknowledged before each began is noted."""
+        while self.stormy:
+            await asyncio.sleep(self.chance.random())
+            running = self.net.banks[self.chance.choice(list(self.net.banks))]
+            told = {(identity, said) for answers in self.told.values() for identity, said in answers}
+            acknowledged = {identity for identity, said in told if said == "committed"}
+            if running.bank.ready:
+                with contextlib.suppress(StoreBreakage):  # the auditor died
+                    self.audits.append((await running.bank.auditing.audit(), acknowledged))
+
     async def revoke(self) -> None:
         code, consent, which = self.chance.choice(self.consents)
         if self.chance.random() < 0.2 and self.net.banks[code].bank.ready:
@@ -418,6 +432,38 @@ class Campaign:
         """Which parts (bank, transaction) were forced: what they posted is checked with the guesses."""
         return {(code, row) for code, store in self.net.stores.items() for row in store.disk.rows[Heuristic]}
 
+    def check_audits(self) -> None:
+        """Every snapshot is, to the centavo, what the entries of the end say of its moment; none was called wrong."""
+        for audit, acknowledged in self.audits:
+            self.seen["audit"] += 1
+            self.seen["audit ok"] += audit.ok
+            excused = {FindingCode.BANK_UNREACHABLE, FindingCode.CLOCK_AHEAD, FindingCode.FORCED}
+            if any(cut is not None and cut.forced for cut in audit.cuts.values()):
+                excused |= {FindingCode.POSITIONS_DIFFER, FindingCode.MONEY_DIFFERS}
+                self.seen["audit: forced"] += 1
+            assert {finding.code for finding in audit.findings} <= excused, audit.findings
+            for doubt in audit.doubts:
+                self.seen[f"audit: in doubt, {doubt.side}"] += 1
+            for code, cut in audit.cuts.items():
+                if cut is None:
+                    continue
+                entries = [e for e in self.net.stores[code].disk.rows[Entry].values() if e.stamp <= audit.at]
+                later = {doubt.part.transaction: doubt for doubt in audit.doubts if doubt.bank == code}
+                counted = sum(_signed(entry) for entry in entries if entry.operation not in later)
+                assert counted == cut.customers, f"{code} at {audit.at}: {audit}"
+                for transaction, doubt in later.items():
+                    if (code, transaction) in self.guesses():
+                        continue  # what it posted is stamped when it was forced
+                    moved = [_signed(entry) for entry in entries if entry.operation == transaction]
+                    settled = {Side.ON: [True], Side.OFF: [False], Side.IN_DOUBT: [True, False]}[doubt.side]
+                    assert bool(moved) in settled, f"{doubt} came to {moved}"
+                    assert not moved or sum(moved) == doubt.part.customers
+            for identity in acknowledged:
+                if audit.cuts[identity[:8]] is None:
+                    continue  # its coordinator did not say what its clock is
+                first = self.net.stores[identity[:8]].disk.rows[Transaction][identity]
+                assert first.commit_at <= audit.at, f"{identity} was acknowledged before {audit.at}"
+
     def check_entries(self, expected: Counter[tuple[str, str, str, int, int]]) -> None:
         """Every committed leg is posted once, with the transfer's stamp; in the order of stamps no sum is negative."""
         posted: Counter[tuple[str, str, str, int, int]] = Counter()
@@ -439,6 +485,10 @@ class Campaign:
         assert posted == expected
 
 
+def _signed(entry: Entry) -> int:
+    return entry.amount if entry.direction is Direction.CREDIT else -entry.amount
+
+
 async def campaign(seed: int) -> Counter[str]:
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     clock = LoopClock()
@@ -455,6 +505,7 @@ async def campaign(seed: int) -> Counter[str]:
             async with asyncio.timeout(600), asyncio.TaskGroup() as group:
                 group.create_task(made.rage())
                 group.create_task(made.meddle())
+                group.create_task(made.audit())
                 for number in range(chance.randint(5, 30)):
                     group.create_task(made.transfer(f"transfer-{number}"))
                 for number in range(chance.randint(0, 3)):
@@ -463,6 +514,7 @@ async def campaign(seed: int) -> Counter[str]:
                     group.create_task(made.teller(f"cash-{number}"))
             await made.converge()
         made.check_outcomes()
+        made.check_audits()
         in_suspense = [suspense_of(list(store.disk.rows[Heuristic].values())) for store in net.stores.values()]
         assert await net.check_books() + sum(in_suspense) == made.cash
         return made.seen

@@ -20,7 +20,9 @@ from distribank.core.protocol import (
     Accounts,
     Acknowledged,
     Answer,
+    ClockRead,
     Commit,
+    Cut,
     Fate,
     Inquire,
     LinkedAccount,
@@ -34,6 +36,7 @@ from distribank.core.protocol import (
     Refused,
     ShowAccounts,
     ShowLog,
+    Sides,
     Violation,
     Yes,
 )
@@ -68,9 +71,9 @@ def test_each_answer_of_the_page_is_read_and_written_back_field_by_field(kind: s
 
 
 def test_the_page_shows_every_kind_of_message_and_of_answer() -> None:
-    assert [kind for kind, _ in MESSAGES] == list(wire.KINDS)
+    assert list(dict.fromkeys(kind for kind, _ in MESSAGES)) == list(wire.KINDS)
     shown = {type(wire.decode_answer(kind, example)) for kind, example in ANSWERS}
-    assert shown == {Yes, No, Acknowledged, Refused, Outcome, Log, Accounts}
+    assert shown == {Yes, No, Acknowledged, Refused, Outcome, Log, Accounts, ClockRead, Cut, Sides}
     assert {example["answer"] for kind, example in ANSWERS if kind == "inquire"} == {*Fate, "refused"}
     for violation in Violation:
         assert f"| `{violation}` |" in PAGE

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from distribank.core.batches import Batch
+from distribank.core.clock import MAX_STAMP, Floor
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Counter, Holder
@@ -31,6 +32,7 @@ Row = (
     | Consent
     | Counter
     | Entry
+    | Floor
     | Heuristic
     | Hold
     | Holder
@@ -48,8 +50,10 @@ R = TypeVar("R")
 class Recount:
     """What the entries of a bank add up to, in centavos, and every place where a kept sum differs (in words).
 
-    *customers* sums all customers' entries, *books* maps each of the bank's own books to the sum of its entries.
-    The books balance if all of it sums to zero, operation by operation, and *findings* is empty.
+    *customers* sums all customers' entries, *books* maps each of the bank's own books to the sum of its entries, both
+    up to the stamp asked for. The books balance if all of it sums to zero, operation by operation, and *findings* is
+    empty. *unfinished* and *guesses* are what was open at that moment: transactions without an outcome, and forced
+    ones of which the log says anything later than that stamp, the truth perhaps.
     """
 
     customers: int
@@ -57,6 +61,8 @@ class Recount:
     entries: int
     holds: int
     findings: list[str]
+    unfinished: list[Transaction] = field(default_factory=list)
+    guesses: list[Heuristic] = field(default_factory=list)
 
 
 class Store(Protocol):
@@ -91,7 +97,8 @@ class Store(Protocol):
         """Queue *rows* as one atomic write; the future resolves once it is durable.
 
         A later ``get`` sees them at once. A *lazy* write causes no flush of its own: it travels with the next one,
-        a second later at most. ``BookEntry`` and ``Reservation`` are added to their ``Book`` in the same write.
+        a second later at most. ``BookEntry`` and ``Reservation`` are added to their ``Book`` in the same write; a
+        ``Floor`` only raises ``last_stamp``.
         Adding an ``Entry`` or ``BookEntry`` that is already there is a bug: the write, and the bank, fail.
         """
 
@@ -104,8 +111,11 @@ class Store(Protocol):
     async def find(self, query: Query[R], *key: str, limit: int = 1000, after: tuple[int | str, ...] = ()) -> list[R]:
         """Durable rows by a named query, in its order; *after* is the sort key of the last row of the page before."""
 
-    async def recount(self) -> Recount:
-        """Add up every durable entry anew and compare: slow by design, without holding up anyone else."""
+    async def recount(self, at: int = MAX_STAMP) -> Recount:
+        """Add up every durable entry anew and compare: slow by design, without holding up anyone else.
+
+        Sums are of the entries stamped at or before *at*; what is compared is everything.
+        """
 
     async def collect(self, protocol_before: int, keys_before: int, limit: int) -> int:
         """Delete at most *limit* rows of protocol state (tombstones, log lines, resolved holds) older than

@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute
 from distribank import __version__
 from distribank.api import (
     accounts,
+    audits,
     batches,
     consents,
     docs,
@@ -103,6 +104,7 @@ def _routes() -> list[BaseRoute]:
         holders.holders,
         network.network,
         operator.operator,
+        audits.audits,
         operator.scraping,
     )
     return [route for router in routers for route in router.routes]

@@ -27,7 +27,7 @@ from distribank.peers.roster import Roster, public_key_text
 from distribank.peers.signatures import Flaw, NotSigned, Signer, Verified, Verifier
 
 MAX_UNDER_WAY: Final = 32
-"""Requests of one bank that are worked on at once; a peer of this program has at most five."""
+"""Requests of one bank that are worked on at once; a peer of this program has at most one of each kind, and a probe."""
 RETRY_AFTER_S: Final = 1
 
 logger = logging.getLogger(__name__)
@@ -213,6 +213,7 @@ _SUMMARIES: Final = {
     "inquire": "Ask for the outcome of transactions in doubt; without messages, a probe",
     "log": "Show a transaction's records here, to a bank that takes part in it",
     "accounts": "Show a person's accounts on which they let the asking bank order debits",
+    "snapshot": "Show the clock or, at a stamp, the books and on which side of it transactions lie, to an auditor",
 }
 _DESCRIPTION: Final = (
     "For banks of the roster only: signed both ways (RFC 9421, Ed25519, tag `distribank-v1`) over the raw body. "
@@ -221,8 +222,8 @@ _DESCRIPTION: Final = (
 
 
 def _request_body(kind: str) -> dict[str, Any]:
-    subject = "holder_cpf" if kind == "accounts" else "transaction"
-    message = {"type": "object", "required": ["kind", subject], "properties": {"kind": {"const": kind}}}
+    subject = {"accounts": ["holder_cpf"], "snapshot": []}.get(kind, ["transaction"])
+    message = {"type": "object", "required": ["kind", *subject], "properties": {"kind": {"const": kind}}}
     schema = {
         "type": "object",
         "required": ["protocol_version", "clock", "messages"],

@@ -268,6 +268,7 @@ SENTENCES: Final[dict[str, str]] = {
         "este banco prometeu a outro, em dúvida, nunca votar nesta transação"
     ),
     "this bank's clock is too far ahead to be believed": "o relógio deste banco está adiantado demais para ser crível",
+    "this stamp is too far ahead to be believed": "esta marca de tempo está adiantada demais para ser crível",
     "the sender's clock is too far ahead to be believed": (
         "o relógio do banco remetente está adiantado demais para ser crível"
     ),

@@ -8,6 +8,8 @@
 ``assigning``     what is in suspense, and whose it is.
 ``showing``       what other banks may see here.
 ``following``     what other banks are asked to show.
+``snapshots``     this bank's part in a network-wide snapshot.
+``auditing``      the network-wide snapshot and its checks.
 ``batching``      many transfers under one key.
 ``reading``       statements, events, lists, what is in doubt.
 ``feed``, ``tasks``, ``metrics``: who watches, what runs, what is counted.
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distribank.bank.assigning import Assigning, AssignmentResult, Suspense
+from distribank.bank.auditing import Auditing
 from distribank.bank.batching import Batching, BatchResult
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
@@ -30,6 +33,7 @@ from distribank.bank.ordering import KeyName, Ordering, TransferResult
 from distribank.bank.participating import Participating
 from distribank.bank.reading import InDoubt, Reading
 from distribank.bank.rhythm import Rhythm
+from distribank.bank.snapshots import Snapshots
 from distribank.bank.tasks import Tasks
 from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
 from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
@@ -84,12 +88,14 @@ class Bank:
         self.ordering = Ordering(
             self.rhythm, peers, self.coordinating, vote_deadline=vote_deadline, position_cap=position_cap
         )
-        self.participating = Participating(self.rhythm, self.coordinating, position_cap=position_cap)
+        self.snapshots = Snapshots(self.rhythm)
+        self.participating = Participating(self.rhythm, self.coordinating, self.snapshots, position_cap=position_cap)
         self.custody = Custody(self.rhythm, peers)
         self.assigning = Assigning(self.rhythm)
         self.batching = Batching(self.rhythm, self.ordering, self.tasks)
         self.reading = Reading(self.rhythm)
         self.following = Following(self.rhythm, peers)
+        self.auditing = Auditing(self.rhythm, peers, self.following, self.snapshots)
 
     async def refresh_metrics(self) -> None:
         """Bring the series that are read rather than counted up to date: doubt, peers, positions, waiting."""

@@ -25,6 +25,7 @@ from distribank.core.protocol import (
     Record,
     ShowAccounts,
     ShowLog,
+    Snapshot,
     Transaction,
 )
 from distribank.ports import Peers
@@ -118,17 +119,24 @@ class Following:
         while len(self._shown) > MAX_REMEMBERED:
             self._shown.popitem(last=False)
 
-    async def ask_all(self, questions: Mapping[str, Message]) -> dict[str, Answer | Reply]:
-        """Ask every bank at once; each one's answer or, after ``PATIENCE_S`` at the latest, why there is none."""
+    async def ask_all(
+        self, questions: Mapping[str, Message], patience: float = PATIENCE_S
+    ) -> dict[str, Answer | Reply]:
+        """Ask every bank at once; each one's answer or, after *patience* seconds at the latest, why there is none."""
         asked = {bank: self._ask(bank, message) for bank, message in questions.items()}
         if asked:
-            _, silent = await asyncio.wait(asked.values(), timeout=PATIENCE_S)
+            _, silent = await asyncio.wait(asked.values(), timeout=patience)
             for future in silent:
                 future.cancel()
         return {bank: _said(future) for bank, future in asked.items()}
 
     def _ask(self, bank: str, question: Message) -> asyncio.Future[Answer]:
-        """Ask, or wait with whoever has just asked the same: insisting here is not felt elsewhere."""
+        """Ask, or wait with whoever has just asked the same: insisting here is not felt elsewhere.
+
+        A clock is read anew for each snapshot, which must not begin before it is asked for.
+        """
+        if isinstance(question, Snapshot):
+            return self._peers.ask(bank, question)
         under_way = self._under_way.get((bank, question))
         if under_way is not None:
             return under_way

@@ -6,12 +6,14 @@ durability, and nothing is answered before that. Aborts alone wait for nothing: 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import MAX_CONSENTS
 from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
 from distribank.bank.showing import Showing
+from distribank.bank.snapshots import Snapshots
 from distribank.core import participant
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic, Verdict
@@ -35,6 +37,7 @@ from distribank.core.protocol import (
     Role,
     ShowAccounts,
     ShowLog,
+    Snapshot,
     State,
     Step,
     Transaction,
@@ -52,11 +55,14 @@ class Participating:
     *watch* is told of each transaction that is now in doubt, *settled* of each that is not any more; set by recovery.
     """
 
-    def __init__(self, rhythm: Rhythm, coordinating: Coordinating, *, position_cap: int | None) -> None:
+    def __init__(
+        self, rhythm: Rhythm, coordinating: Coordinating, snapshots: Snapshots, *, position_cap: int | None
+    ) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
         self._coordinating = coordinating
         self._showing = Showing(rhythm)
+        self._snapshots = snapshots
         self._cap = position_cap
         self.watch: Callable[[Transaction], None] = lambda _transaction: None
         self.settled: Callable[[str], None] = lambda _transaction: None
@@ -69,7 +75,10 @@ class Participating:
         self._rhythm.hear(clock)
         if any(isinstance(message, ShowLog) for message in messages):
             await self._store.flushed()  # once for all of them: with every one, a slow disk would look like no bank
-        answers = [await self._decide(sender, clock, message) for message in messages]
+        if all(isinstance(message, Snapshot) for message in messages):  # each waits, and none of them decides anything
+            answers = await asyncio.gather(*(self._decide(sender, clock, message) for message in messages))
+        else:
+            answers = [await self._decide(sender, clock, message) for message in messages]
         if any(not isinstance(message, Abort) for message in messages):
             await self._store.flushed()
         return answers
@@ -113,6 +122,8 @@ class Participating:
             return await self._showing.log(sender, message.transaction)
         if isinstance(message, ShowAccounts):
             return await self._showing.accounts(sender, message.holder_cpf)
+        if isinstance(message, Snapshot):
+            return await self._snapshots.answer(message)
         if coordinator_of(message.transaction) != sender:
             return self._refuse(message.transaction, "only the bank that coordinates a transaction may decide it")
         if isinstance(message, Prepare):
@@ -131,16 +142,20 @@ class Participating:
         if self._cap is not None:
             names.append(f"book:{position}")
         async with self._rhythm.exclusive(names):
+            known = await self._store.get(Transaction, prepare.transaction)
+            ledger = await self._rhythm.ledger(accounts, prepare.transaction)
+            consents = await self._consents_on(prepare.legs)
+            book = await self._store.get(Book, position) or Book(position)
             situation = Situation(
                 self._rhythm.code,
                 prepare.transaction,
-                await self._store.get(Transaction, prepare.transaction),
+                known,
                 self._rhythm.now(),
-                await self._rhythm.ledger(accounts, prepare.transaction),
+                ledger,
                 prepare=prepare,
                 sender_clock=clock,
-                consents=await self._consents_on(prepare.legs),
-                position=await self._store.get(Book, position) or Book(position),
+                consents=consents,
+                position=book,
                 cap=MAX_BALANCE if self._cap is None else self._cap,
                 reaches_back_to=self._store.reaches_back_to,
             )
@@ -168,18 +183,20 @@ class Participating:
                 known = await self._store.get(Transaction, transaction)
                 if _accounts_of(known) != accounts:
                     continue  # it was prepared while this waited for its turn: look again, with its accounts
+                ledger = await self._rhythm.ledger(accounts, transaction)
+                consents, guess = await self._used_consents(known), await self._guess(known)
                 situation = Situation(
                     self._rhythm.code,
                     transaction,
                     known,
                     self._rhythm.now(),
-                    await self._rhythm.ledger(accounts, transaction),
+                    ledger,
                     commit=commit,
                     because=abort.because if abort else None,
                     at=at,
-                    consents=await self._used_consents(known),
+                    consents=consents,
                     reaches_back_to=self._store.reaches_back_to,
-                    heuristic=await self._guess(known),
+                    heuristic=guess,
                     verdict=force[0] if force else None,
                     reason=force[1] if force else "",
                 )

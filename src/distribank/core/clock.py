@@ -7,6 +7,7 @@ stamped later than it. The last stamp itself is kept by ``distribank.bank``; her
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 COUNTER_BITS: Final = 16
@@ -15,6 +16,13 @@ CLOCK_BOUND_MS: Final = 60_000
 
 MAX_STAMP: Final = 2**63 - 1
 """What a store can keep in a signed 64-bit column; reached in the year 6429."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A stamp that the clock must be later than after a restart, although nothing that was posted carries it."""
+
+    stamp: int
 
 
 def stamp_at(wall_ms: int) -> int:

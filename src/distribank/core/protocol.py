@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -222,7 +223,18 @@ class ShowAccounts:
     holder_cpf: str
 
 
-Message = Prepare | Commit | Abort | Inquire | ShowLog | ShowAccounts
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A bank that audits the network asks for this bank's clock or, *at* a stamp, for its books as they were by then.
+
+    With *transactions* it asks only on which side of *at* each of them lies.
+    """
+
+    at: int | None = None
+    transactions: tuple[str, ...] = ()
+
+
+Message = Prepare | Commit | Abort | Inquire | ShowLog | ShowAccounts | Snapshot
 
 
 # Answers ----------------------------------------------------------------------------------------------------------
@@ -313,7 +325,70 @@ class Accounts:
     accounts: tuple[LinkedAccount, ...]
 
 
-Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts
+@dataclass(frozen=True, slots=True)
+class ClockRead:
+    """What a bank's clock says: nothing that it has said or acknowledged is later."""
+
+    at: int
+
+
+class Side(StrEnum):
+    """Where a snapshot leaves one transaction: on the cut, not on it, or in doubt there, too."""
+
+    ON = "on"
+    OFF = "off"
+    IN_DOUBT = "in_doubt"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One transaction that is in doubt at a bank, among *banks*: what would move there if it were on the cut.
+
+    In centavos: *customers* by how much their accounts would change in all, *positions* what the bank would come to
+    owe each peer.
+    """
+
+    transaction: str
+    banks: tuple[str, ...]
+    customers: int
+    positions: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An answer as it was signed: its *body*, and the headers that a verifier needs."""
+
+    body: str
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One bank's books, added up from the entries stamped at or before *at*, in centavos; *books* by name.
+
+    *parts* are in doubt there, *forced* those of which an operator had guessed the outcome; *findings* say in words
+    what the bank itself found wrong. *evidence* is another bank's signature over all of it.
+    """
+
+    at: int
+    customers: int
+    books: Mapping[str, int]
+    entries: int
+    parts: tuple[Part, ...] = ()
+    forced: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """On which side of *at* each transaction asked about lies."""
+
+    at: int
+    sides: Mapping[str, Side]
+
+
+Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts | ClockRead | Cut | Sides
 
 
 # One decision's result --------------------------------------------------------------------------------------------

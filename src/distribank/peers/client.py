@@ -22,7 +22,7 @@ import httpx
 
 from distribank.breakages import Breakage
 from distribank.core.clock import too_far_ahead
-from distribank.core.protocol import Answer, Message, Yes
+from distribank.core.protocol import Answer, Cut, Evidence, Message, Yes
 from distribank.peers import wire
 from distribank.peers.line import Item, Line
 from distribank.peers.presence import Presence
@@ -33,12 +33,16 @@ from distribank.ports import Chance, Clock, PeerStatus, PeerView
 CONNECT_TIMEOUT_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 2.0
 """From the first byte sent to the last one received, connecting included."""
+LONG_TIMEOUT_S: Final = {"snapshot": 20.0}
+"""The same for kinds that are not answered at once: a large bank adds its books up."""
 PROBE_INTERVAL_S: Final = 2.0
 """How long a peer may be silent before it is asked whether it is there."""
 RETURN_INTERVAL_S: Final = 1.0
 """How often an offline peer is asked, give or take a fifth."""
 MIN_PAUSE_S: Final = 0.05
 """Between two looks at a peer, however late the first one ended."""
+SIGNED_BY: Final = (b"content-digest", b"signature-input", b"signature")
+"""The headers without which an answer is no evidence."""
 MAX_ANSWER_BYTES: Final = 4 * wire.MAX_BODY
 PROBE: Final = "probe"
 """What a probe, a signed ``inquire`` without messages, is counted as."""
@@ -93,7 +97,7 @@ class HttpPeers:
         self._http = httpx.AsyncClient(
             transport=transport,
             trust_env=False,  # a holder's or operator's proxy settings have no say between banks
-            timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),  # the whole exchange has its limit, see _send
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=30),
             follow_redirects=False,
             headers={"content-type": "application/json", "accept-encoding": "identity", "user-agent": "distribank"},
@@ -203,11 +207,12 @@ class HttpPeers:
         route = "inquire" if kind == PROBE else kind
         url = f"{peer.entry.url}/interbank/v1/{route}"
         signed = self._signer.sign_request("POST", url, body)
+        patience = LONG_TIMEOUT_S.get(kind, REQUEST_TIMEOUT_S)
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(patience):
                 status, headers, content = await self._post(url, signed.headers, body)
         except TimeoutError:
-            raise _Failed(f"no answer within {REQUEST_TIMEOUT_S:g} s") from None
+            raise _Failed(f"no answer within {patience:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise _Failed(f"{type(error).__name__}: {error}") from error
         try:
@@ -218,9 +223,12 @@ class HttpPeers:
         if status != 200:
             raise _Failed(f"answered {status}: {content[:100]!r}")
         try:
-            return wire.decode_answers(self._own, [route] * count, content)
+            answers = wire.decode_answers(self._own, [route] * count, content)
         except wire.InvalidBatch as error:
             raise _Failed(f"its answer cannot be used: {error}") from error
+        if kind == "snapshot":
+            return wire.Answers(answers.clock, [_with_evidence(each, headers, content) for each in answers.answers])
+        return answers
 
     async def _post(
         self, url: str, headers: dict[str, str], body: bytes
@@ -253,6 +261,14 @@ def _refusal_of(status: int) -> str:
     if status == 401:
         return "answered 401: it refuses this bank's signature; old network file, other key, wrong clock? its log says"
     return f"answered {status}"
+
+
+def _with_evidence(answer: Answer | None, headers: list[tuple[bytes, bytes]], content: bytes) -> Answer | None:
+    """A bank's books, with its signature over them."""
+    if not isinstance(answer, Cut):
+        return answer
+    kept = tuple((name.decode().lower(), value.decode()) for name, value in headers if name.lower() in SIGNED_BY)
+    return replace(answer, evidence=Evidence(content.decode(), kept))
 
 
 def _as_late_as(clock: int, answer: Answer | None) -> Answer | None:

@@ -126,3 +126,13 @@ def codes(fields: dict[str, Any], name: str, most: int) -> tuple[str, ...]:
     if not all(type(code) is str and BANK.fullmatch(code) for code in value) or len(set(value)) != len(value):
         raise InvalidField(f"{name} is not an array of different bank codes")
     return tuple(value)
+
+
+def strings(fields: dict[str, Any], name: str, pattern: re.Pattern[str], least: int, most: int) -> tuple[str, ...]:
+    """An array of *least* to *most* strings that *pattern* matches as a whole."""
+    value = fields.get(name)
+    if type(value) is not list or not least <= len(value) <= most:
+        raise InvalidField(f"{name} is not an array of {least} to {most}")
+    if not all(type(item) is str and pattern.fullmatch(item) for item in value):
+        raise InvalidField(f"{name} holds what is not as the protocol writes it")
+    return tuple(value)

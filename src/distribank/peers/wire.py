@@ -20,7 +20,9 @@ from distribank.core.protocol import (
     Accounts,
     Acknowledged,
     Answer,
+    ClockRead,
     Commit,
+    Cut,
     Fate,
     Inquire,
     Log,
@@ -30,10 +32,12 @@ from distribank.core.protocol import (
     Refused,
     ShowAccounts,
     ShowLog,
+    Sides,
+    Snapshot,
     Violation,
 )
 from distribank.peers import fields as read
-from distribank.peers import messages, reads
+from distribank.peers import messages, reads, snapshots
 from distribank.peers.fields import InvalidField
 
 MAX_BODY: Final = 4 * 1024 * 1024
@@ -98,6 +102,17 @@ _TABLE: Final[dict[str, Kind]] = {
         reads.decode_show_accounts,
         {"accounts": reads.decode_accounts, "refused": messages.decode_refused},
     ),
+    "snapshot": Kind(
+        Snapshot,
+        snapshots.encode_snapshot,
+        snapshots.decode_snapshot,
+        {
+            "clock": snapshots.decode_clock,
+            "cut": snapshots.decode_cut,
+            "sides": snapshots.decode_sides,
+            "refused": messages.decode_refused,
+        },
+    ),
 }
 """An answer that a kind does not name is none to it: an *acknowledged* to a prepare is no vote."""
 
@@ -141,11 +156,19 @@ def decode_answer(kind: str, answer: Any) -> Answer | None:
 
 
 def _encode_answer(answer: Answer) -> Fields:
-    if isinstance(answer, Log):
-        return reads.encode_log(answer)
-    if isinstance(answer, Accounts):
-        return reads.encode_accounts(answer)
-    return messages.encode_answer(answer)
+    match answer:
+        case Log():
+            return reads.encode_log(answer)
+        case Accounts():
+            return reads.encode_accounts(answer)
+        case ClockRead():
+            return snapshots.encode_clock(answer)
+        case Cut():
+            return snapshots.encode_cut(answer)
+        case Sides():
+            return snapshots.encode_sides(answer)
+        case _:
+            return messages.encode_answer(answer)
 
 
 # The envelope -----------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar
 
 from distribank.breakages import DurabilityLost
 from distribank.core.batches import Batch
+from distribank.core.clock import MAX_STAMP, Floor
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic
 from distribank.core.holders import Counter, Holder
@@ -78,12 +79,13 @@ class Sweep:
 class Group:
     """What will be, or is being, written in one atomic write; *waiting* are the futures that it resolves."""
 
-    __slots__ = ("added", "puts", "sweeps", "waiting", "writes")
+    __slots__ = ("added", "floor", "puts", "sweeps", "waiting", "writes")
 
     def __init__(self) -> None:
         self.puts: dict[type, dict[Any, Any]] = {kind: {} for kind in KEY_OF}
         self.added: dict[type, list[Any]] = {kind: [] for kind in ADDED}
         self.sweeps: list[Sweep] = []
+        self.floor = 0
         self.waiting: list[Future[None]] = []
         self.writes = 0
 
@@ -92,13 +94,13 @@ class Group:
         return sum(map(len, self.puts.values())) + sum(map(len, self.added.values()))
 
     def last_stamp(self) -> int:
-        """The greatest stamp in any of the rows; 0 if none carries one."""
-        stamps = [row.stamp for rows in self.added.values() for row in rows]
+        """The greatest stamp in any of the rows, the floor among them; 0 if none carries one."""
+        stamps: list[int] = [self.floor, *[row.stamp for rows in self.added.values() for row in rows]]
         for transaction in self.puts[Transaction].values():
             stamps += (transaction.prepared_at or 0, transaction.commit_at or 0)
         for hold in self.puts[Hold].values():
             stamps += (hold.prepared_at, hold.resolved_at or 0)
-        return max(stamps, default=0)
+        return max(stamps)
 
 
 class Recent:
@@ -196,7 +198,7 @@ class GroupCommit(ABC):
         """Durable rows by a named query, in its order; *after* is the sort key of the last row of the page before."""
 
     @abstractmethod
-    async def recount(self) -> Recount:
+    async def recount(self, at: int = MAX_STAMP) -> Recount:
         """Add up every durable entry anew and compare: slow by design, without holding up anyone else."""
 
     def _tidy(self) -> Future[None] | None:
@@ -303,6 +305,8 @@ class GroupCommit(ABC):
         key_of = KEY_OF.get(kind)
         if key_of is not None:
             self._dirty.puts[kind][key_of(row)] = row
+        elif isinstance(row, Floor):
+            self._dirty.floor = max(self._dirty.floor, row.stamp)
         elif isinstance(row, Reservation):
             book = self._book(row.book)
             self._dirty.puts[Book][row.book] = replace(book, reserved=book.reserved + row.amount)

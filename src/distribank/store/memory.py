@@ -16,6 +16,8 @@ from random import SystemRandom
 from typing import Any, TypeVar
 
 from distribank.breakages import DurabilityLost
+from distribank.core.clock import MAX_STAMP
+from distribank.core.heuristics import Heuristic
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Entry, Hold, HoldState
 from distribank.core.protocol import UNFINISHED, Record, Transaction
@@ -158,7 +160,7 @@ class MemoryStore(GroupCommit):
             raise self._lost()
         return ask(self.disk.rows, query, key, after, limit)
 
-    async def recount(self) -> Recount:
+    async def recount(self, at: int = MAX_STAMP) -> Recount:
         """Add up every durable entry anew and compare."""
         if self._broken is not None:
             raise self._lost()
@@ -170,6 +172,9 @@ class MemoryStore(GroupCommit):
             rows[Book],
             rows[BookEntry].values(),
             rows[Transaction],
+            rows[Heuristic].values(),
+            rows[Record].values(),
+            at,
         )
 
     # What group commit asks of an engine --------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from distribank.core.coordinator import flows_of
+from distribank.core.heuristics import Heuristic
 from distribank.core.ledger import Account, Book, BookEntry, Entry, Hold, HoldState, position_book
-from distribank.core.protocol import UNFINISHED, Role, State, Transaction
+from distribank.core.protocol import UNFINISHED, Record, Role, State, Transaction
 from distribank.core.transfer import Direction, net_flow
 from distribank.ports import Recount
 
@@ -92,27 +93,59 @@ def recount_rows(
     books: Mapping[str, Book],
     book_entries: Iterable[BookEntry],
     transactions: Mapping[str, Transaction],
+    heuristics: Iterable[Heuristic],
+    records: Iterable[Record],
+    at: int,
 ) -> Recount:
-    """Add up rows that are all in memory."""
+    """Add up rows that are all in memory; sums are of what is stamped at or before *at*."""
+    holds = list(holds)
     entries, book_entries = sorted(entries, key=lambda e: (e.account, e.change)), list(book_entries)
     placed = [hold for hold in holds if hold.state is HoldState.PLACED]
     unfinished = [t for t in transactions.values() if t.state in UNFINISHED]
     open_ids = {transaction.id for transaction in unfinished}
     totals, findings = _run_through(entries)
     sums: dict[str, int] = dict.fromkeys(books, 0)
+    sums_at = dict(sums)
     for posting in book_entries:
         sums[posting.book] = sums.get(posting.book, 0) + posting.amount
+        sums_at[posting.book] = sums_at.get(posting.book, 0) + (posting.amount if posting.stamp <= at else 0)
+    totals_at: dict[str, int] = dict.fromkeys(accounts, 0)
+    for entry in entries:
+        if entry.stamp <= at:
+            totals_at[entry.account] = totals_at.get(entry.account, 0) + _signed(entry)
+    held_at = _held_at(holds, entries, at)
     findings = (
         _posted_findings(accounts, totals)
         + findings
         + [Findings.negative(a.number, a.posted, a.held) for a in accounts.values() if not 0 <= a.held <= a.posted]
+        + [
+            Findings.negative(n, total, held_at.get(n, 0))
+            for n, total in totals_at.items()
+            if total < held_at.get(n, 0)
+        ]
         + _hold_findings(accounts, placed)
         + [Findings.orphan(hold.account, hold.transaction) for hold in placed if hold.transaction not in open_ids]
         + [Findings.book(n, books[n].balance if n in books else 0, sums[n]) for n in sums if _off(books, n, sums[n])]
         + reserved_findings({name: book.reserved for name, book in books.items()}, unfinished)
         + _unbalanced(entries, book_entries)
     )
-    return Recount(sum(totals.values()), sums, len(entries), len(placed), findings)
+    later = {record.transaction for record in records if record.stamp > at}
+    guesses = [guess for guess in heuristics if guess.truth_at is None or guess.transaction in later]
+    guesses.sort(key=lambda guess: (guess.decided_at, guess.transaction))
+    return Recount(sum(totals_at.values()), sums_at, len(entries), len(placed), findings, unfinished, guesses)
+
+
+def _held_at(holds: Iterable[Hold], entries: Iterable[Entry], at: int) -> dict[str, int]:
+    """By account, the debit holds prepared by *at* that are still placed, or were posted later than *at*."""
+    posted_by = {(entry.account, entry.operation) for entry in entries if entry.stamp <= at}
+    held: dict[str, int] = {}
+    for hold in holds:
+        open_at = hold.state is HoldState.PLACED or (
+            hold.state is HoldState.POSTED and (hold.account, hold.transaction) not in posted_by
+        )
+        if hold.debit and hold.prepared_at <= at and open_at:
+            held[hold.account] = held.get(hold.account, 0) + hold.debit
+    return held
 
 
 def _off(books: Mapping[str, Book], name: str, total: int) -> bool:

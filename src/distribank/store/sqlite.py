@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import apsw
 
 from distribank.breakages import DurabilityLost, StoreUnusable
+from distribank.core.clock import MAX_STAMP
 from distribank.ports import Chance, Query, Recount
 from distribank.store import sqlite_files
 from distribank.store.group import Group, GroupCommit
@@ -114,17 +115,17 @@ class SqliteStore(GroupCommit):
         found = self._ask(question.sentence, parameters_of(query.name, key, after, limit))
         return [question.row_of(columns) for columns in found]
 
-    async def recount(self) -> Recount:
+    async def recount(self, at: int = MAX_STAMP) -> Recount:
         """Add up every durable entry anew and compare, in another thread and on one consistent picture."""
         if self._broken is not None:
             raise self._lost()
-        return await asyncio.get_running_loop().run_in_executor(self._injected, self._recount)
+        return await asyncio.get_running_loop().run_in_executor(self._injected, self._recount, at)
 
-    def _recount(self) -> Recount:
+    def _recount(self, at: int) -> Recount:
         try:
             reader = sqlite_files.open_reader(self._path, self._vfs)
             try:
-                return recount(reader)
+                return recount(reader, at)
             finally:
                 reader.close()
         except apsw.Error as error:

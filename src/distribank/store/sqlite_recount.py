@@ -12,13 +12,15 @@ import apsw
 
 from distribank.ports import Recount
 from distribank.store.recount import MAX_FINDINGS, Findings, reserved_findings
-from distribank.store.sqlite_transfers import TRANSFER, transfer_of
+from distribank.store.sqlite_transfers import HEURISTIC, TRANSFER, heuristic_of, transfer_of
 
 TOTALS: Final = """
-    SELECT account.number, account.posted, account.held,
-           coalesce((SELECT sum(iif(direction = 'credit', amount, -amount))
-                       FROM entry WHERE entry.account = account.number), 0)
-      FROM account ORDER BY account.number
+    SELECT account.number, account.posted, account.held, coalesce(total, 0), coalesce(total_at, 0)
+      FROM account
+      LEFT JOIN (SELECT account, sum(iif(direction = 'credit', amount, -amount)) AS total,
+                        sum(iif(stamp > ?, 0, iif(direction = 'credit', amount, -amount))) AS total_at
+                   FROM entry GROUP BY account) AS sums ON sums.account = account.number
+     ORDER BY account.number
 """
 COUNT_ENTRIES: Final = "SELECT count(*) FROM entry"
 COUNT_HOLDS: Final = "SELECT count(*) FROM hold WHERE state = 'placed'"
@@ -49,10 +51,29 @@ ORPHANS: Final = """
      LIMIT ?
 """
 BOOKS: Final = """
-    SELECT name, balance, reserved,
-           coalesce((SELECT sum(amount) FROM book_entry WHERE book_entry.book = book.name), 0)
-      FROM book ORDER BY name
+    SELECT name, balance, reserved, coalesce(total, 0), coalesce(total_at, 0)
+      FROM book
+      LEFT JOIN (SELECT book, sum(amount) AS total, sum(iif(stamp > ?, 0, amount)) AS total_at
+                   FROM book_entry GROUP BY book) AS sums ON sums.book = book.name
+     ORDER BY name
 """
+HELD_AT: Final = """
+    SELECT account, sum(amount) FROM hold
+     WHERE direction = 'debit' AND prepared_at <= ?1
+       AND (state = 'placed'
+            OR (state = 'posted' AND resolved_at > ?1
+                AND NOT EXISTS (SELECT 1 FROM entry WHERE operation = hold.transaction_id
+                                                     AND entry.account = hold.account AND stamp <= ?1)))
+     GROUP BY account
+"""
+GUESSES: Final = (
+    HEURISTIC  # noqa: S608 - two constants
+    + """
+     WHERE truth_at IS NULL
+        OR EXISTS (SELECT 1 FROM record WHERE record.transaction_id = heuristic.transaction_id AND stamp > ?)
+     ORDER BY decided_at, transaction_id
+"""
+)
 OPEN: Final = (
     TRANSFER
     + """
@@ -68,36 +89,40 @@ UNBALANCED: Final = """
 """
 
 
-def recount(reader: apsw.Connection) -> Recount:
+def recount(reader: apsw.Connection, at: int) -> Recount:
     """Everything ``ports.Recount`` promises, as one read: what is written meanwhile is not seen."""
     reader.execute("PRAGMA temp_store = FILE")
     reader.execute("BEGIN")
-    totals = _all(reader, TOTALS)
-    books = _all(reader, BOOKS)
+    totals = _all(reader, TOTALS, (at,))
+    books = _all(reader, BOOKS, (at,))
+    held_at: dict[Any, Any] = dict(_all(reader, HELD_AT, (at,)))
     unfinished = [transfer_of(columns) for columns in _all(reader, OPEN)]
     findings = (
-        [Findings.posted(number, posted, total) for number, posted, _, total in totals if posted != total]
+        [Findings.posted(number, posted, total) for number, posted, _, total, _ in totals if posted != total]
         + [Findings.balance_after(*found) for found in _some(reader, BALANCES_AFTER)]
-        + [Findings.negative(number, posted, held) for number, posted, held, _ in totals if not 0 <= held <= posted]
+        + [Findings.negative(number, posted, held) for number, posted, held, *_ in totals if not 0 <= held <= posted]
+        + [Findings.negative(n, total, held_at.get(n, 0)) for n, *_, total in totals if total < held_at.get(n, 0)]
         + [Findings.holds(found[0], found[1:4], found[4:7]) for found in _some(reader, HOLDS)]
         + [Findings.orphan(*found) for found in _some(reader, ORPHANS)]
-        + [Findings.book(name, balance, total) for name, balance, _, total in books if balance != total]
-        + reserved_findings({name: reserved for name, _, reserved, _ in books}, unfinished)
+        + [Findings.book(name, balance, total) for name, balance, _, total, _ in books if balance != total]
+        + reserved_findings({name: reserved for name, _, reserved, *_ in books}, unfinished)
         + [Findings.unbalanced(*found) for found in _some(reader, UNBALANCED)]
     )
     counted = Recount(
         sum(total for *_, total in totals),
-        {name: total for name, _, _, total in books},
+        {name: total for name, *_, total in books},
         _all(reader, COUNT_ENTRIES)[0][0],
         _all(reader, COUNT_HOLDS)[0][0],
         findings,
+        unfinished,
+        [heuristic_of(columns) for columns in _all(reader, GUESSES, (at,))],
     )
     reader.execute("COMMIT")
     return counted
 
 
-def _all(reader: apsw.Connection, sentence: str) -> list[tuple[Any, ...]]:
-    return reader.execute(sentence).fetchall()
+def _all(reader: apsw.Connection, sentence: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    return reader.execute(sentence, parameters).fetchall()
 
 
 def _some(reader: apsw.Connection, sentence: str) -> list[tuple[Any, ...]]:
