@@ -3,8 +3,8 @@
 A breakage is one clear line on stderr and exit status 1; a mistyped command is exit status 2. Everything heavy
 (FastAPI, the store, cryptography) is imported by the subcommand that needs it, so that ``--help`` is quick.
 
-This module has the commands that run banks. All others have modules of their own, one for each purpose, each with the
-``typer`` commands and nothing else; ``app`` takes them in at the end.
+This module has the commands that run banks. All others have modules of their own, one for each purpose: the ``typer``
+commands and the words of their answers. What they do is in the module of ``network`` that bears the same name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from distribank import __version__
 from distribank.breakages import Breakage
 from distribank.cli import auditing, breaking, composing, desk, transfers
 from distribank.cli import people as people_of_a_network
-from distribank.cli.panels import RUNNING, TRYING
-from distribank.network import DEFAULT_DATA_DIR
+from distribank.cli.options import DEFAULT, RUNNING, TRYING
+from distribank.network import MAX_BANKS
 
 app = typer.Typer(
     help="A payment network with no centre: banks that move money atomically by two-phase commit.",
@@ -31,7 +31,7 @@ app = typer.Typer(
 network = typer.Typer(help="The files of a network of banks.", no_args_is_help=True)
 app.add_typer(network, name="network", rich_help_panel=RUNNING)
 
-Banks = Annotated[int, typer.Option("--banks", min=1, max=99, help="How many banks.")]
+Banks = Annotated[int, typer.Option("--banks", min=1, max=MAX_BANKS, help="How many banks.")]
 BasePort = Annotated[
     int | None,
     typer.Option(
@@ -98,7 +98,7 @@ def up(
     banks: Banks = 4,
     data_dir: Annotated[
         Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Made if need be, and kept.")
-    ] = DEFAULT_DATA_DIR,
+    ] = DEFAULT,
     base_port: BasePort = None,
     vote_deadline: Annotated[
         float | None,

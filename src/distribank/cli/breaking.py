@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from distribank.cli.panels import BREAKING
-from distribank.network import DEFAULT_DATA_DIR
+from distribank.cli.options import BREAKING, DEFAULT, DataDir
 
-DataDir = Annotated[Path, typer.Option("--data-dir", envvar="DISTRIBANK_DATA_DIR", help="Where the banks' files are.")]
 Bank = Annotated[str, typer.Argument(metavar="BANK", help="Its code (99990002), its number (2) or its name.")]
-DEFAULT: Final = DEFAULT_DATA_DIR
 
 app = typer.Typer()
 

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from distribank.cli.panels import RUNNING
+from distribank.cli.options import RUNNING
+from distribank.network import MAX_BANKS
 
 app = typer.Typer()
 
 
 @app.command(rich_help_panel=RUNNING)
 def compose(
-    banks: Annotated[int, typer.Option("--banks", min=2, max=99, help="The most banks that it can start.")] = 16,
+    banks: Annotated[int, typer.Option("--banks", min=2, max=MAX_BANKS, help="The most banks that it can start.")] = 16,
     output: Annotated[Path | None, typer.Option("--output", help="A file to write it to; else it is printed.")] = None,
 ) -> None:
     """The compose file of a network: a container, a volume and a port for each bank."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distribank.cli.breaking import DEFAULT, DataDir
+from distribank.cli.options import DEFAULT, DataDir
 
 if TYPE_CHECKING:
     from distribank.network.desk import Found

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from distribank.cli.breaking import DEFAULT, DataDir
-from distribank.cli.panels import TRYING
+from distribank.cli.options import DEFAULT, TRYING, DataDir
+from distribank.network import MAX_BANKS
 
 app = typer.Typer()
 
@@ -27,7 +27,8 @@ def people(
     ] = None,
     wait: Annotated[float, typer.Option("--wait", min=0, max=3600, help="Seconds until the banks must be ready.")] = 60,
     banks: Annotated[
-        int | None, typer.Option("--banks", min=2, max=99, help="Only the first so many take part; all if not said.")
+        int | None,
+        typer.Option("--banks", min=2, max=MAX_BANKS, help="Only the first so many take part; all if not said."),
     ] = None,
 ) -> None:
     """Bring Maria, João, Ana and a company to a running network, with money; print a transfer to paste."""

@@ -9,9 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from distribank.breakages import Misconfigured
-from distribank.cli.breaking import DataDir
-from distribank.cli.panels import TRYING
-from distribank.network import DEFAULT_DATA_DIR
+from distribank.cli.options import DEFAULT, TRYING, DataDir
 
 app = typer.Typer()
 
@@ -22,7 +20,7 @@ LEG: Final = "[BANK/]ACCOUNT=AMOUNT"
 @app.command(rich_help_panel=TRYING)
 def trace(
     transfer_id: Annotated[str, typer.Argument(metavar="ID", help="The transfer's id.")],
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    data_dir: DataDir = DEFAULT,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the bank answers.")] = False,
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid sequence diagram.")] = False,
 ) -> None:
@@ -39,17 +37,13 @@ def trace(
 def transfer(
     at: Annotated[str, typer.Option("--at", metavar="BANK", help="The bank at which it is ordered.")],
     cpf: Annotated[str, typer.Option("--cpf", help="The CPF of whoever orders it.")],
-    debit: Annotated[
-        Legs, typer.Option("--debit", metavar="[BANK/]ACCOUNT=AMOUNT", help="Out of this account; may be repeated.")
-    ],
-    credit: Annotated[
-        Legs, typer.Option("--credit", metavar="[BANK/]ACCOUNT=AMOUNT", help="Into this account; may be repeated.")
-    ],
+    debit: Annotated[Legs, typer.Option("--debit", metavar=LEG, help="Out of this account; may be repeated.")],
+    credit: Annotated[Legs, typer.Option("--credit", metavar=LEG, help="Into this account; may be repeated.")],
     description: Annotated[str | None, typer.Option("--description", help="What all parties will read.")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
     ] = False,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    data_dir: DataDir = DEFAULT,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the transfer as JSON; its phases go to stderr.")
     ] = False,

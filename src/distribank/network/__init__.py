@@ -17,3 +17,6 @@ from typing import Final
 
 DEFAULT_DATA_DIR: Final = Path("data")
 """Where commands look for the banks' files if they are told nothing."""
+
+MAX_BANKS: Final = 99
+"""Banks of one data directory."""

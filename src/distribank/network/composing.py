@@ -12,7 +12,8 @@ from typing import Final
 
 from distribank.breakages import Misconfigured
 from distribank.config import PREFIX, Settings
-from distribank.network.layout import DEFAULT_BASE_PORT, FIRST, MAX_BANKS
+from distribank.network import MAX_BANKS
+from distribank.network.layout import DEFAULT_BASE_PORT, FIRST
 
 FEWEST: Final = 2
 """Banks without a profile: they always run, and the client's example needs both."""

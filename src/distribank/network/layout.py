@@ -32,6 +32,7 @@ from dotenv import dotenv_values
 
 from distribank import strict_json
 from distribank.breakages import Misconfigured
+from distribank.network import MAX_BANKS
 from distribank.network.pasting import data_option, own_command
 from distribank.peers.roster import Roster, create_private_key, load_private_key, parse_url, public_key_text
 
@@ -39,8 +40,6 @@ HOST: Final = "127.0.0.1"
 ADDRESS: Final = f"http://{HOST}:{{port}}"
 """Where other banks reach a bank, if nothing else is said."""
 DEFAULT_BASE_PORT: Final = 8001
-MAX_BANKS: Final = 99
-"""Banks of one data directory."""
 FIRST: Final = "99990001"
 """The first of the plainly fictional bank codes."""
 
