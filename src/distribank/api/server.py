@@ -57,26 +57,20 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-async def serve(app: FastAPI, host: str, port: int, *, on_stop: Callable[[], None] | None = None) -> int:
+async def serve(app: FastAPI, host: str, port: int) -> int:
     """Serve *app* until SIGTERM or SIGINT, then return 0. Raises ``Misconfigured`` if the port cannot be had.
 
     The application's lifespan is entered once the port is bound, and left when the last request has been answered
-    (or given up after ``DRAIN`` seconds); what it raises is raised here. *on_stop* is called when the signal comes.
+    (or given up after ``DRAIN`` seconds); what it raises is raised here.
     """
     with bind(host, port) as listening:
-        return await serve_on(listening, app, on_stop)
+        return await serve_on(listening, app)
 
 
-async def serve_on(listening: socket.socket, app: FastAPI, on_stop: Callable[[], None] | None = None) -> int:
+async def serve_on(listening: socket.socket, app: FastAPI) -> int:
     """The same on a socket that is bound already."""
     edge = app.state.edge
     assert isinstance(edge, Edge), "serve() takes what create_app() made"
-
-    def stop() -> None:
-        edge.stopping.set()
-        if on_stop is not None:
-            on_stop()
-
     crowd = Crowd(edge.settings.max_connections)
     config = uvicorn.Config(
         app,
@@ -94,7 +88,7 @@ async def serve_on(listening: socket.socket, app: FastAPI, on_stop: Callable[[],
         backlog=BACKLOG,
     )
     async with app.router.lifespan_context(app):
-        await Server(config, stop).serve(sockets=[listening])
+        await Server(config, edge.stopping.set).serve(sockets=[listening])
     return 0
 
 
