@@ -18,8 +18,10 @@ The house, from the outside in; imports point inward only (``tests/test_architec
 
 ``core``      the rule book. ``ledger`` (accounts, holds, entries), ``transfer`` (legs that balance), ``protocol``
               (the words), ``coordinator`` and ``participant`` (the two halves of the protocol, as tables),
-              ``consents``, ``clock`` (hybrid logical clock), ``documents`` (CPF, CNPJ, account numbers),
-              ``idempotency``, ``batches``.
+              ``heuristics`` (what follows a forced outcome) and ``suspense`` (what that may leave), ``consents``,
+              ``refusals``, ``clock`` (hybrid logical clock), ``money``, ``documents`` (CPF, CNPJ, account numbers),
+              ``holders``, ``idempotency``, ``batches``, ``planning`` (whose money could pay), ``story`` (a transaction
+              told).
 ``ports``     what a bank needs: ``Store``, ``Peers``, ``Clock``, ``Chance``. ``locks``: one account, one decision at a
               time.
 ``bank``      the only place where persisting precedes sending. Every event, a holder's order or a peer's message,

@@ -80,11 +80,8 @@ class Reading:
 
     async def transfer_for(self, holder_id: str, transaction: str) -> Transaction | None:
         """A transfer in which this holder has a part here; for anyone else it does not exist."""
-        known = await self._store.get(Transaction, transaction)
-        await self._store.flushed()
-        if known is None:
-            return None
-        if holder_id in known.subjects:
+        known = await self._durable(transaction)
+        if known is None or holder_id in known.subjects:
             return known
         for subject in known.subjects:
             account = await self._store.get(Account, subject)
@@ -96,9 +93,7 @@ class Reading:
         """The same for a holder; without one, for the operator, anything that this bank knows."""
         if holder_id is not None:
             return await self.transfer_for(holder_id, transaction)
-        known = await self._store.get(Transaction, transaction)
-        await self._store.flushed()
-        return known
+        return await self._durable(transaction)
 
     async def transfers_of(
         self,
@@ -130,8 +125,7 @@ class Reading:
 
     async def doubt_about(self, transaction: str) -> InDoubt | None:
         """The same for one transaction, if there is doubt about it."""
-        known = await self._store.get(Transaction, transaction)
-        await self._store.flushed()
+        known = await self._durable(transaction)
         return await self._doubt(known) if known is not None else None
 
     async def heuristics(self, limit: int, after: tuple[int | str, ...] = ()) -> list[Heuristic]:
@@ -146,6 +140,12 @@ class Reading:
     async def recount(self) -> Recount:
         """Add up all that is posted, anew."""
         return await self._store.recount()
+
+    async def _durable(self, transaction: str) -> Transaction | None:
+        """What is known of *transaction* now, once that is durable."""
+        known = await self._store.get(Transaction, transaction)
+        await self._store.flushed()
+        return known
 
     async def _doubt(self, known: Transaction) -> InDoubt | None:
         asked = self.asked.get(known.id, {})
