@@ -128,3 +128,15 @@ async def test_what_a_consent_has_paid_is_shown_as_used_and_one_revoked_or_used_
         holder = await net.person(B)
         await net.banks[B].bank.custody.revoke_consent(holder.holder_id, again)
         assert await show(net, A, B, ShowAccounts(CPFS[0])) == Accounts(())
+
+
+async def test_an_account_that_is_closed_is_not_shown_though_its_consent_is_active() -> None:
+    async with world(2) as net:
+        closed, kept = await net.account(B), await net.account(B)
+        for account in (closed, kept):
+            await net.consent(B, account, A)
+        holder = await net.person(B)
+        await net.banks[B].bank.custody.close_account(holder.holder_id, closed)
+        answer = await show(net, A, B, ShowAccounts(CPFS[0]))
+        assert isinstance(answer, Accounts)
+        assert [linked.account for linked in answer.accounts] == [kept]
