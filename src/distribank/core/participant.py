@@ -43,7 +43,7 @@ from distribank.core.protocol import (
     coordinator_of,
 )
 from distribank.core.refusals import Code, Refusal
-from distribank.core.transfer import Counterparty, Order, check_participant_legs, net_flow
+from distribank.core.transfer import Counterparty, Leg, Order, check_participant_legs, net_flow
 
 
 class Event(StrEnum):
@@ -90,6 +90,17 @@ class Situation:
     def known(self) -> Transaction:
         assert self.transaction is not None
         return self.transaction
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The legs here of what is known: all but a tombstone has them."""
+        assert self.known.order is not None
+        return self.known.order.legs
+
+    @property
+    def flow(self) -> dict[str, int]:
+        """What this bank comes to owe the coordinator by them, in centavos; negative where it comes to be owed."""
+        return {self.known.coordinator: -net_flow(self.legs)}
 
 
 def step(event: Event, situation: Situation) -> Step:
@@ -141,9 +152,8 @@ def _why_not(situation: Situation, prepare: Prepare) -> Refusal | None:
         return Refusal(Code.BANK_REFUSED, "this bank is not among the participants")
     return (
         books.check_open(situation.ledger, prepare.legs)
-        or consents.check(
-            situation.consents, _consent_request(situation, prepare)
-        )  # first: else a bank probes balances
+        # Before what is covered: else a bank probes balances.
+        or consents.check(situation.consents, _consent_request(situation, prepare))
         or books.check_covered(situation.ledger, prepare.legs)
         or (books.check_position(situation.position, prepare.flow, situation.cap) if prepare.flow > 0 else None)
     )
@@ -192,6 +202,15 @@ def _yes(situation: Situation, prepare: Prepare) -> Step:
     )
     answer = Yes(now.stamp, _names(situation.bank, prepare, situation.ledger.accounts))
     return Step(prepared, (record,), (prepared, *rows), answer=answer, forced=True)
+
+
+def _names(bank: str, prepare: Prepare, accounts: Mapping[str, Account]) -> tuple[Counterparty, ...]:
+    """The masked name behind each leg here, for the other parties' statements."""
+    return tuple(
+        Counterparty(leg.number, bank, leg.direction, accounts[leg.account].masked_name)
+        for leg in prepare.legs
+        if leg.account in accounts
+    )
 
 
 def _no(situation: Situation, because: Refusal) -> Step:
@@ -285,13 +304,12 @@ def _commit_stamp(situation: Situation) -> int:
 def _flaw(situation: Situation, at: int) -> Step | None:
     """Why this commit cannot be the one that was promised, or ``None``."""
     known, commit = situation.known, situation.commit
-    assert known.order is not None
     assert known.prepared_at is not None
     if wall_of(at) > known.vote_by:
         return _violation(situation, Violation.STAMP_PAST_VOTE_BY, "the commit is stamped past its vote_by")
     if at < known.prepared_at:
         return _violation(situation, Violation.INVALID_MESSAGE, "the commit is stamped before this bank's own vote")
-    if commit is not None and commit.legs != known.order.legs:
+    if commit is not None and commit.legs != situation.legs:
         return _violation(situation, Violation.DIGEST_MISMATCH, "the commit names other legs than the prepare did")
     return None
 
@@ -319,25 +337,21 @@ def _aborted(situation: Situation) -> Transaction:
 
 def _posted(situation: Situation, at: int) -> tuple[LedgerRow, ...]:
     """Entries stamped *at*, posted holds, the position; what was reserved of it is not any more."""
-    known = situation.known
-    assert known.order is not None
-    legs, flow = known.order.legs, {known.coordinator: -net_flow(known.order.legs)}
-    books.assert_held(situation.ledger, legs)
+    transaction = situation.known.id
+    books.assert_held(situation.ledger, situation.legs)
     return (
-        *books.post(situation.ledger, legs, known.id, EntryKind.TRANSFER, at, situation.now.wall_ms),
-        *books.reserve_positions(flow, give_back=True),
-        *books.post_positions(flow, known.id, at),
+        *books.post(situation.ledger, situation.legs, transaction, EntryKind.TRANSFER, at, situation.now.wall_ms),
+        *books.reserve_positions(situation.flow, give_back=True),
+        *books.post_positions(situation.flow, transaction, at),
     )
 
 
 def _given_back(situation: Situation) -> tuple[LedgerRow, ...]:
     """Released holds, and what the vote had reserved of the position."""
-    known = situation.known
-    assert known.order is not None
-    books.assert_held(situation.ledger, known.order.legs)
+    books.assert_held(situation.ledger, situation.legs)
     return (
         *books.release(situation.ledger, situation.now.stamp),
-        *books.reserve_positions({known.coordinator: -net_flow(known.order.legs)}, give_back=True),
+        *books.reserve_positions(situation.flow, give_back=True),
     )
 
 
@@ -367,8 +381,7 @@ def _acknowledge_again(situation: Situation) -> Step:
     """Forced, though nothing is written: the entries may still be on their way to the disk."""
     known, commit = situation.known, situation.commit
     assert commit is not None
-    assert known.order is not None
-    same = commit.at == known.commit_at and commit.legs == known.order.legs
+    same = commit.at == known.commit_at and commit.legs == situation.legs
     alarm = None if same else "a commit again, but not the one that was posted here"
     return Step(known, answer=Acknowledged(already=True), forced=True, alarm=alarm)
 
@@ -411,16 +424,13 @@ def _reconcile(situation: Situation, truth: Verdict, settled: Transaction) -> St
     """Compare the guess with the truth; where it was wrong, correct what it did by new entries, in the same write."""
     known, now, guess = situation.known, situation.now, situation.heuristic
     assert guess is not None, f"{known.id} is {known.state}, and nobody forced it"
-    assert known.order is not None
     told = replace(guess, truth=truth, truth_at=now.wall_ms, matched=guess.decision is truth)
     unused = _unused(situation) if truth is Verdict.ABORT else ()
     if told.matched:
         record = _resolved(situation, settled.state, f"the truth is {truth}, as the operator had guessed")
         return Step(settled, (record,), (settled, told, *unused), answer=Acknowledged(), forced=True)
     accounts = situation.ledger.accounts
-    correction = correct(
-        accounts, known.order.legs, truth, known.id, known.coordinator, now.stamp, posted_at=now.wall_ms
-    )
+    correction = correct(accounts, situation.legs, truth, known.id, known.coordinator, now.stamp, posted_at=now.wall_ms)
     told = replace(told, damage=correction.damage)
     record = _resolved(situation, settled.state, f"the truth is {truth}, not what the operator forced; corrected")
     changes = (settled, told, *correction.rows, *unused)
@@ -524,12 +534,3 @@ TABLE: Final[dict[tuple[State, Event], Callable[[Situation], Step]]] = {
     (State.ABORTED, Event.RESOLVE): _not_resolvable,
 }
 """An outcome told committed to what is aborted here is absent: someone broke the protocol, and an alarm says so."""
-
-
-def _names(bank: str, prepare: Prepare, accounts: Mapping[str, Account]) -> tuple[Counterparty, ...]:
-    """The masked name behind each leg here, for the other parties' statements."""
-    return tuple(
-        Counterparty(leg.number, bank, leg.direction, accounts[leg.account].masked_name)
-        for leg in prepare.legs
-        if leg.account in accounts
-    )
