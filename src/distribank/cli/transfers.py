@@ -25,12 +25,14 @@ def trace(
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid sequence diagram.")] = False,
 ) -> None:
     """Say where a transfer stands: every bank's log of it, in the order of their clocks, in words."""
+    import asyncio
+
     from distribank.network.transfers import trace as show
 
     if as_json and as_mermaid:
         raise typer.BadParameter("choose one of --json and --mermaid")
     media_type = "application/json" if as_json else "text/vnd.mermaid" if as_mermaid else "text/plain"
-    raise typer.Exit(show(transfer_id, data_dir, media_type))
+    asyncio.run(show(transfer_id, data_dir, media_type))
 
 
 @app.command(rich_help_panel=TRYING)
@@ -56,6 +58,9 @@ def transfer(
 
     The password comes from standard input, from DISTRIBANK_PASSWORD, or is asked for.
     """
+    import asyncio
+
+    from distribank.network.layout import find
     from distribank.network.transfers import read_leg
     from distribank.network.transfers import transfer as order
 
@@ -64,7 +69,8 @@ def transfer(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     password = _password(from_stdin=password_stdin)
-    raise typer.Exit(order(data_dir, at, cpf, password, debits, credits_, description, as_json))
+    bank = find(data_dir, at)
+    raise typer.Exit(asyncio.run(order(bank, cpf, password, debits, credits_, description, as_json)))
 
 
 def _password(*, from_stdin: bool) -> str:

@@ -18,7 +18,7 @@ from distribank.breakages import Breakage
 from distribank.core.documents import parse_account_number
 from distribank.core.money import parse_amount
 from distribank.network.client import AccountRef, Answer, Session, client_of
-from distribank.network.layout import LocalBank, code_of, find, load_some
+from distribank.network.layout import LocalBank, code_of, load_some
 
 FOLLOW_SECONDS: Final = 30.0
 """How long an ordered transfer is followed."""
@@ -32,19 +32,17 @@ Side = list[tuple[AccountRef, int]]
 """Legs of one side: accounts and centavos."""
 
 
-def trace(transfer_id: str, data_dir: Path, media_type: str) -> int:
-    """Print the trace of *transfer_id* as *media_type*; 0 if a bank of *data_dir* has it, else a ``Breakage``."""
-    answer = asyncio.run(_trace(transfer_id, load_some(data_dir), media_type))
+async def trace(transfer_id: str, data_dir: Path, media_type: str) -> None:
+    """Print the trace of *transfer_id* as *media_type*; ``Breakage`` if no bank of *data_dir* has it."""
+    answer = await _trace(transfer_id, load_some(data_dir), media_type)
     if isinstance(answer.body, dict):
         print(json.dumps(answer.body, indent=2, ensure_ascii=False))
     else:
         print(answer.body, end="")
-    return 0
 
 
-def transfer(
-    data_dir: Path,
-    at: str,
+async def transfer(
+    bank: LocalBank,
     cpf: str,
     password: str,
     debits: Side,
@@ -52,8 +50,21 @@ def transfer(
     description: str | None,
     as_json: bool,
 ) -> int:
-    """Order a transfer at bank *at* and show its phases as they happen; 0 only if it is committed."""
-    return asyncio.run(_transfer(find(data_dir, at), cpf, password, debits, credits_, description, as_json))
+    """Order a transfer at *bank* and show its phases as they happen; 0 only if it is committed."""
+    async with client_of(bank) as client:
+        session = await client.sign_in(cpf, password)
+        ordered = await session.transfer(debits, credits_, description=description, prefer="respond-async")
+        transfer_id = ordered.body.get("transfer_id") if isinstance(ordered.body, dict) else None
+        if transfer_id is None:
+            ordered.expect()
+        found = await _follow(session, str(transfer_id), sys.stderr if as_json else sys.stdout)
+        known = await session.transfer_status(str(transfer_id))
+    if as_json:
+        print(json.dumps({**known, "trace": found}, indent=2, ensure_ascii=False))
+    else:
+        reason = known.get("reason")
+        print(f"{transfer_id} is {known['status']}{_because(reason) if reason else ''}")
+    return 0 if known["status"] in ("committed", "completed") else 1
 
 
 def read_leg(text: str, data_dir: Path, at: str) -> tuple[AccountRef, int]:
@@ -102,31 +113,6 @@ async def _ask(bank: LocalBank, transfer_id: str, media_type: str) -> Answer:
         except TimeoutError:
             raise Breakage(f"no answer within {SIGN_IN_SECONDS:.0f} s; is it frozen?") from None
         return await operator.get(f"/v1/transfers/{quote(transfer_id, safe='')}/trace", media_type)
-
-
-async def _transfer(
-    bank: LocalBank,
-    cpf: str,
-    password: str,
-    debits: Side,
-    credits_: Side,
-    description: str | None,
-    as_json: bool,
-) -> int:
-    async with client_of(bank) as client:
-        session = await client.sign_in(cpf, password)
-        ordered = await session.transfer(debits, credits_, description=description, prefer="respond-async")
-        transfer_id = ordered.body.get("transfer_id") if isinstance(ordered.body, dict) else None
-        if transfer_id is None:
-            ordered.expect()
-        found = await _follow(session, str(transfer_id), sys.stderr if as_json else sys.stdout)
-        known = await session.transfer_status(str(transfer_id))
-    if as_json:
-        print(json.dumps({**known, "trace": found}, indent=2, ensure_ascii=False))
-    else:
-        reason = known.get("reason")
-        print(f"{transfer_id} is {known['status']}{_because(reason) if reason else ''}")
-    return 0 if known["status"] in ("committed", "completed") else 1
 
 
 def _because(reason: dict[str, Any]) -> str:
