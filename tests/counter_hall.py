@@ -13,13 +13,16 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 
 from distribank.api.app import create_app
 from distribank.config import Settings
+from tests.conforming import flaws
 from tests.world import CPFS, World, world
 
 OPERATOR = "the operator's own password"
 PASSWORD = "correct horse battery"
+CONSENT = {"initiator_bank": "99990002", "max_per_transfer": "500.00", "expires_at": "2030-12-31T23:59:59Z"}
 
 
 class Stopwatch:
@@ -120,3 +123,31 @@ async def hall(banks: int = 1, **changes: Any) -> AsyncIterator[Hall]:
                 await clients[code].aclose()
                 async with app.router.lifespan_context(app):
                     pass
+
+
+def check(model: Any, answer: httpx.Response, status: int = 200) -> Any:
+    """The answer's content, once it has the status and is what *model* describes."""
+    assert answer.status_code == status, answer.text
+    TypeAdapter(model).validate_json(answer.content, strict=True)
+    return answer.json()
+
+
+async def conforms(bank: Hall, body: Any, model: str) -> bool:
+    """Whether *body* is as the description has *model*."""
+    models = (await bank.client().get("/openapi.json")).json()["components"]["schemas"]
+    return flaws(body, models[model], models) == []
+
+
+def leg(bank: str, account: str, amount: str) -> dict[str, str]:
+    return {"bank": bank, "account": account, "amount": amount}
+
+
+async def order(
+    banks: Hall, debits: list[dict[str, str]], credits_: list[dict[str, str]], which: int = 0, **headers: str
+) -> httpx.Response:
+    """A transfer ordered at the first bank by a person."""
+    content = {"debits": debits, "credits": credits_, "description": "rent"}
+    key = headers.pop("key", None)
+    return await banks.client().post(
+        "/v1/transfers", json=content, headers=banks.keyed(await banks.sign_in(which), key, **headers)
+    )

@@ -9,14 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import TypeAdapter
 
 from distribank.api.answers import accounts as answers
 from distribank.api.answers.consents import Consent
 from distribank.api.answers.statements import Entry
 from distribank.api.answers.words import Page
 from distribank.core.documents import account_number
-from tests.counter_hall import Hall, hall
+from tests.counter_hall import CONSENT, Hall, check, hall
 from tests.world import CPFS
 
 
@@ -24,13 +23,6 @@ from tests.world import CPFS
 async def bank() -> AsyncIterator[Hall]:
     async with hall(2) as made:
         yield made
-
-
-def check(model: Any, answer: httpx.Response, status: int = 200) -> Any:
-    """The answer's content, once it has the status and is what *model* describes."""
-    assert answer.status_code == status, answer.text
-    TypeAdapter(model).validate_json(answer.content, strict=True)
-    return answer.json()
 
 
 async def opened(bank: Hall, order: dict[str, Any], which: int = 0) -> httpx.Response:
@@ -320,8 +312,6 @@ async def test_the_same_number_at_two_banks_is_two_accounts(bank: Hall) -> None:
 
 
 # Consents ---------------------------------------------------------------------------------------------------------
-
-CONSENT = {"initiator_bank": "99990002", "max_per_transfer": "500.00", "expires_at": "2030-12-31T23:59:59Z"}
 
 
 async def test_a_consent_is_given_seen_and_revoked_by_its_holder_alone(bank: Hall) -> None:

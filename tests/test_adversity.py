@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from distribank.bank import KeyName
-from distribank.bank.batching import NOT_RUN, Batching
-from distribank.breakages import Breakage, Busy
-from distribank.core.batches import BatchItem, Mode, OnFailure
+from distribank.breakages import Breakage
 from distribank.core.ledger import Account, AccountType
 from distribank.core.protocol import (
     Abort,
@@ -28,7 +25,7 @@ from distribank.core.protocol import (
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
-from tests.test_pitfalls import Gate, in_state, losing, prepared
+from tests.weather import Gate, in_state, losing, prepared
 from tests.world import World, codes, make_legs, world
 
 A, B, C, D = codes(4)
@@ -130,75 +127,6 @@ async def test_a_crash_at_any_turn_leaves_one_transfer_under_its_key(count: int,
             assert await net.balance(B, b) == ((10, 10) if again.commit_at else (0, 0))
             assert await net.stores[A].find(Queries.PLACED_HOLDS) == []
             assert await net.check_books() == 100
-
-
-# Batches ----------------------------------------------------------------------------------------------------------
-
-
-def pay(*legs: tuple[str, str, int]) -> BatchItem:
-    return BatchItem(make_legs(*legs), None)
-
-
-async def batch(net: World, items: list[BatchItem], mode: Mode, on_failure: OnFailure, wait: float) -> Any:
-    holder = await net.person(A)
-    name = KeyName(holder.holder_id, "batches", "batch", "")
-    return await net.banks[A].bank.batching.order(holder, items, mode, on_failure, name, wait)
-
-
-async def test_what_waits_its_turn_in_a_batch_is_never_told_as_not_run() -> None:
-    """Its holder would order it again, and pay twice."""
-    async with world(2, vote_deadline=5) as net:
-        a, b = await net.account(A, 100), await net.account(B)
-        net.weather = gate = Gate(Prepare)
-        items = [pay((A, a, -10), (B, b, 10)), pay((A, a, -20), (B, b, 20))]
-        ordering = asyncio.create_task(batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, 1))
-        await gate.reached.wait()
-        assert states((await ordering).results) == [State.PREPARING, None]
-        gate.open.set()
-        done = await batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, 5)
-        assert states(done.results) == [State.ENDED, State.ENDED]
-
-
-@pytest.mark.parametrize("mode", list(Mode))
-async def test_what_a_crash_interrupted_in_a_batch_is_not_told_as_aborted_and_a_retry_drives_it_on(
-    mode: Mode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with world(2, vote_deadline=5) as net:
-        a, b = await net.account(A, 100), await net.account(B)
-        net.weather = Gate(Prepare)
-        items = [pay((A, a, -10), (B, b, 10)), pay((A, a, -20), (B, b, 20))]
-        await batch(net, items, mode, OnFailure.STOP, 0)
-        await net.weather.reached.wait()
-        await net.stores[A].flushed()
-        await net.crash(A)
-        net.calm()
-        with monkeypatch.context() as moment:  # between the log being read and the batch being taken up
-            moment.setattr(Batching, "resume", lambda _self: asyncio.sleep(0))
-            await net.start(A)
-        (row,) = await net.stores[A].find(Queries.UNFINISHED_BATCHES)
-        seen = await net.banks[A].bank.batching.batch_for(row.holder_id, row.batch_id)
-        assert seen is not None
-        assert seen.results == [None, None]
-        done = await batch(net, items, mode, OnFailure.STOP, 5)
-        assert states(done.results) == [State.ENDED, State.ENDED]
-        assert await net.balance(B, b) == (30, 30)
-
-
-async def test_an_account_closed_while_a_batch_runs_stops_only_what_comes_behind() -> None:
-    async with world(2) as net:
-        a, b = await net.account(A, 100), await net.account(B)
-        items = [pay((A, a, -100), (B, b, 100)), pay((A, a, -10), (B, b, 10)), pay((A, a, -10), (B, b, 10))]
-        net.weather = gate = Gate(Commit)
-        ordering = asyncio.create_task(batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, 5))
-        await gate.reached.wait()
-        holder = await net.person(A)
-        assert isinstance(await net.banks[A].bank.custody.close_account(holder.holder_id, a), Account)
-        gate.open.set()
-        done = (await ordering).results
-        assert states(done) == [State.ENDED, State.ABORTED, Code.NOT_RUN]
-        assert done[1].because.code is Code.ACCOUNT_CLOSED
-        assert done[2] == NOT_RUN
-        assert await net.check_books() == 100
 
 
 # Recovery ---------------------------------------------------------------------------------------------------------
@@ -441,25 +369,3 @@ async def test_a_participant_that_hangs_keeps_no_other_from_its_commit() -> None
         hangs.set()
         await net.settle(done.id)
         assert await net.check_books() == 300
-
-
-async def test_a_bank_with_too_many_batches_takes_no_more_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """New ones, and those that a retry would take up again; what is finished is still answered."""
-    async with world(1) as net:
-        a, b = await net.account(A, 100), await net.account(A)
-        holder, batching = await net.person(A), net.banks[A].bank.batching
-        items = [BatchItem(make_legs((A, a, -1), (A, b, 1)), None)]
-
-        async def order(key: str) -> None:
-            name = KeyName(holder.holder_id, "batches", key, "f")
-            await batching.order(holder, items, Mode.CONCURRENT, OnFailure.STOP, name, 10)
-
-        await order("finished")
-        monkeypatch.setattr("distribank.bank.batching.MAX_RUNNING", 0)
-        await order("finished")
-        with pytest.raises(Busy):
-            await order("new")
-        monkeypatch.setattr(batching, "_is_at_rest", lambda _batch: True)
-        with pytest.raises(Busy):
-            await order("finished")
-        assert await net.balance(A, b) == (1, 1)

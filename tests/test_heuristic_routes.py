@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from distribank.core.protocol import State, Transaction
-from tests.conforming import flaws
-from tests.counter_hall import Hall, hall
-from tests.test_heuristics import nothing_about_outcomes
-from tests.test_pitfalls import in_state
+from tests.counter_hall import Hall, conforms, hall
+from tests.weather import in_state, nothing_about_outcomes
 
 A, B = "99990001", "99990002"
 REASON = "the coordinator's disk is lost"
@@ -39,11 +37,6 @@ async def heuristics(bank: Hall, **query: Any) -> Any:
     answer = await bank.client(B).get("/v1/operator/heuristics", params=query, headers=await bank.operator(B))
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-async def conforms(bank: Hall, body: Any, model: str) -> bool:
-    models = (await bank.client(B).get("/openapi.json")).json()["components"]["schemas"]
-    return flaws(body, models[model], models) == []
 
 
 async def test_a_forced_part_is_told_to_the_operator_and_stays_pending_for_holders() -> None:

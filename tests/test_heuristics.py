@@ -22,36 +22,18 @@ from distribank.core.protocol import (
     Log,
     Message,
     Outcome,
-    Prepare,
     ShowLog,
     State,
     Transaction,
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import legs_at
-from tests.test_pitfalls import in_state, losing
+from tests.weather import in_state, losing, no_vote_arrives, nothing_about_outcomes, only_inquiries
 from tests.world import World, codes, world
 
 A, B, C = codes(3)
 FORCED = {Verdict.COMMIT: State.FORCED_COMMIT, Verdict.ABORT: State.FORCED_ABORT}
 SETTLED = {Verdict.COMMIT: State.COMMITTED, Verdict.ABORT: State.ABORTED}
-
-
-async def nothing_about_outcomes(_sender: str, bank: str, message: Message) -> str:
-    """Weather in which B votes, and neither hears of an outcome nor is answered when it asks."""
-    lost = isinstance(message, Inquire) or (bank == B and isinstance(message, Commit | Abort))
-    return "lose request" if lost else "deliver"
-
-
-async def no_vote_arrives(_sender: str, bank: str, message: Message) -> str:
-    """The same, where B's votes are lost as well: A aborts at its deadline."""
-    if bank == B and isinstance(message, Prepare):
-        return "lose answer"
-    return await nothing_about_outcomes(_sender, bank, message)
-
-
-async def only_inquiries(_sender: str, bank: str, message: Message) -> str:
-    return "lose request" if bank == B and isinstance(message, Commit | Abort) else "deliver"
 
 
 async def in_doubt(net: World, truth: Verdict, signed: int) -> tuple[Transaction, str]:

@@ -10,10 +10,10 @@ import pytest
 
 from distribank.api.answers import consents as answers
 from distribank.core.protocol import Message, ShowAccounts
-from tests.counter_hall import Hall, hall
-from tests.test_account_routes import check
-from tests.test_transfer_routes import A, B, C
-from tests.world import CPFS
+from tests.counter_hall import Hall, check, hall
+from tests.world import CPFS, codes
+
+A, B, C = codes(3)
 
 
 @pytest.fixture

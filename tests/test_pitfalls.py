@@ -36,33 +36,10 @@ from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from distribank.recovery import AT_ONCE
 from distribank.store.memory import MemoryStore
+from tests.weather import Gate, in_state, losing, prepared
 from tests.world import World, codes, make_legs, world
 
 A, B, C, D, E = codes(5)
-
-
-def losing(kind: type[Message], fate: str, *, to: str | None = None) -> Any:
-    """Weather in which every message of *kind* (to one bank, if named) meets *fate*, and all else arrives."""
-
-    async def weather(_sender: str, bank: str, message: Message) -> str:
-        return fate if isinstance(message, kind) and bank == (to or bank) else "deliver"
-
-    return weather
-
-
-class Gate:
-    """Weather that holds messages of one kind back until it is opened; ``reached`` tells that one is waiting."""
-
-    def __init__(self, kind: type[Message]) -> None:
-        self.kind = kind
-        self.reached = asyncio.Event()
-        self.open = asyncio.Event()
-
-    async def __call__(self, _sender: str, _bank: str, message: Message) -> str:
-        if isinstance(message, self.kind):
-            self.reached.set()
-            await self.open.wait()
-        return "deliver"
 
 
 async def prepare_at(net: World, bank: str) -> tuple[Prepare, Any]:
@@ -542,15 +519,6 @@ async def test_a_key_never_answers_with_somebody_elses_result() -> None:
 # What tests wait for ----------------------------------------------------------------------------------------------
 
 WALL = 1_800_000_000_000
-
-
-async def in_state(net: World, code: str, transaction: str, state: State) -> bool:
-    known = await net.state(code, transaction)
-    return known is not None and known.state is state
-
-
-async def prepared(net: World, code: str, transaction: str) -> bool:
-    return await in_state(net, code, transaction, State.PREPARED)
 
 
 async def balance_is(net: World, code: str, number: str, posted: int) -> bool:

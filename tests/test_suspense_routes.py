@@ -16,10 +16,8 @@ from distribank.core.heuristics import Verdict
 from distribank.core.protocol import State
 from distribank.core.suspense import Assignment
 from distribank.network.client import centavos
-from tests.counter_hall import Hall, hall
-from tests.test_heuristic_routes import conforms
-from tests.test_heuristics import no_vote_arrives, nothing_about_outcomes, only_inquiries
-from tests.test_pitfalls import in_state
+from tests.counter_hall import Hall, conforms, hall
+from tests.weather import in_state, no_vote_arrives, nothing_about_outcomes, only_inquiries
 
 A, B = "99990001", "99990002"
 SUSPENSE, ASSIGNMENTS = "/v1/operator/suspense", "/v1/operator/suspense/assignments"

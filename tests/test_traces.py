@@ -13,9 +13,10 @@ import pytest
 from distribank.api.answers import traces as answers
 from distribank.core.protocol import Commit, Message, ShowLog
 from distribank.core.refusals import Code, Refusal
-from tests.counter_hall import Hall, hall
-from tests.test_account_routes import check
-from tests.test_transfer_routes import A, B, C, leg, order
+from tests.counter_hall import Hall, check, hall, leg, order
+from tests.world import codes
+
+A, B, C = codes(3)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from distribank.api.answers.network import Network
 from distribank.api.answers.words import Items, Page
 from distribank.core.documents import account_number
 from distribank.core.protocol import Message, Prepare
-from tests.counter_hall import Hall, hall
-from tests.test_account_routes import CONSENT, check
+from tests.counter_hall import CONSENT, Hall, check, hall, leg, order
 
 A, B, C = "99990001", "99990002", "99990003"
 
@@ -26,20 +25,6 @@ A, B, C = "99990001", "99990002", "99990003"
 async def banks() -> AsyncIterator[Hall]:
     async with hall(3) as made:
         yield made
-
-
-def leg(bank: str, account: str, amount: str) -> dict[str, str]:
-    return {"bank": bank, "account": account, "amount": amount}
-
-
-async def order(
-    banks: Hall, debits: list[dict[str, str]], credits_: list[dict[str, str]], which: int = 0, **headers: str
-) -> httpx.Response:
-    content = {"debits": debits, "credits": credits_, "description": "rent"}
-    key = headers.pop("key", None)
-    return await banks.client(A).post(
-        "/v1/transfers", json=content, headers=banks.keyed(await banks.sign_in(which), key, **headers)
-    )
 
 
 async def cut_off(_sender: str, _to: str, message: Message) -> str:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
-from distribank.bank import BatchResult, KeyName
 from distribank.breakages import KeyInProgress, KeyReused
-from distribank.core.batches import BatchItem, Mode, OnFailure
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
 from distribank.core.ledger import AccountType, EntryKind, Hold
-from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, Transaction
+from distribank.core.protocol import Commit, Inquire, Message, Prepare, State
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
-from tests.test_pitfalls import Gate, in_state, losing, prepared
-from tests.world import World, codes, make_legs, world
+from tests.weather import Gate, in_state, losing, prepared
+from tests.world import World, codes, world
 
 A, B, C, D, E = codes(5)
 
@@ -430,114 +427,6 @@ async def test_a_debit_of_an_account_that_needs_two_holders_is_refused_until_the
         withdrawal = await net.cash(A, joint.number, 10, kind=EntryKind.WITHDRAWAL)
         assert withdrawal is not None
         assert withdrawal.code is Code.APPROVAL_REQUIRED
-
-
-# Batches ----------------------------------------------------------------------------------------------------------
-
-
-def pay(*legs: tuple[str, str, int]) -> BatchItem:
-    return BatchItem(make_legs(*legs), None)
-
-
-async def batch(
-    net: World,
-    items: Sequence[BatchItem],
-    mode: Mode = Mode.CONCURRENT,
-    on_failure: OnFailure = OnFailure.CONTINUE,
-    key: str = "batch",
-    wait: float = 10,
-) -> BatchResult:
-    holder = await net.person(A)
-    name = KeyName(holder.holder_id, "batches", key, f"{len(items)}")
-    return await net.banks[A].bank.batching.order(holder, items, mode, on_failure, name, wait)
-
-
-def states(result: BatchResult) -> list[object]:
-    return [r.state if isinstance(r, Transaction) else r.code if isinstance(r, Refusal) else r for r in result.results]
-
-
-async def test_a_concurrent_batch_runs_every_transfer_and_answers_in_the_order_given() -> None:
-    async with world(2) as net:
-        a, b = await net.account(A, 10_000), await net.account(B)
-        items = [pay((A, a, -i), (B, b, i)) for i in range(1, 101)]
-        result = await batch(net, items)
-        assert states(result) == [State.ENDED] * 100
-        moved = [r.order.legs for r in result.results if isinstance(r, Transaction) and r.order]
-        assert moved == [item.legs for item in items]
-        assert result.batch.finished_at is not None
-        assert await net.balance(B, b) == (5050, 5050)
-
-
-async def test_a_batch_of_large_transfers_has_fewer_of_them_under_way() -> None:
-    """Else they would miss the vote deadline together, and be refused for a load that the bank made itself."""
-    async with world(2) as net:
-        a, b = await net.account(A, 10_000), await net.account(B)
-        most = 0
-
-        async def count(_sender: str, _bank: str, _message: Message) -> str:
-            nonlocal most
-            most = max(most, net.banks[A].bank.coordinating.under_way)
-            return "deliver"
-
-        net.weather = count
-        result = await batch(net, [pay(*[(A, a, -1), (B, b, 1)] * 32) for _ in range(20)])
-        assert states(result) == [State.ENDED] * 20
-        assert most == 8
-
-
-async def test_a_sequential_batch_stops_or_goes_on_behind_a_failure_as_ordered() -> None:
-    async with world(2) as net:
-        a, b = await net.account(A, 100), await net.account(B)
-        items = [pay((A, a, -60), (B, b, 60)), pay((A, a, -60), (B, b, 60)), pay((A, a, -40), (B, b, 40))]
-        stopped = await batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, "stop")
-        assert states(stopped) == [State.ENDED, State.ABORTED, Code.NOT_RUN]
-        went_on = await batch(net, items[1:], Mode.SEQUENTIAL, OnFailure.CONTINUE, "go on")
-        assert states(went_on) == [State.ABORTED, State.ENDED]
-        assert await net.balance(B, b) == (100, 100)
-
-
-async def test_an_unbalanced_item_fails_alone() -> None:
-    async with world(1) as net:
-        a, b = await net.account(A, 100), await net.account(A)
-        result = await batch(net, [pay((A, a, -1), (A, b, 2)), pay((A, a, -1), (A, b, 1))])
-        assert states(result) == [Code.UNBALANCED_TRANSFER, State.ENDED]
-        odd = await batch(net, [pay(), pay(*[(A, a, -1), (A, b, 1)] * 300)], key="odd")
-        assert states(odd) == [Code.UNBALANCED_TRANSFER, Code.TOO_MANY_LEGS]
-        fine = await batch(net, [pay(), pay(*[(A, a, -1), (A, b, 1)] * 300), pay((A, a, -1), (A, b, 1))], key="fine")
-        assert states(fine) == [Code.UNBALANCED_TRANSFER, Code.TOO_MANY_LEGS, State.ENDED]
-
-
-@pytest.mark.parametrize("mode", list(Mode))
-async def test_a_crash_in_the_middle_of_a_batch_repeats_none_and_forgets_none(mode: Mode) -> None:
-    async with world(2) as net:
-        a, b = await net.account(A, 10_000), await net.account(B)
-        delivered = 0
-        enough = asyncio.Event()
-
-        async def thirty_commits(_sender: str, _bank: str, message: Message) -> str:
-            nonlocal delivered
-            delivered += isinstance(message, Commit)
-            if delivered >= 30:
-                enough.set()
-            return "deliver"
-
-        net.weather = thirty_commits
-        items = [pay((A, a, -1), (B, b, 1)) for _ in range(100)]
-        ordering = asyncio.create_task(batch(net, items, mode))
-        await enough.wait()
-        await net.crash(A)
-        await asyncio.gather(ordering, return_exceptions=True)
-        net.calm()
-        await net.start(A)
-        again = await batch(net, items, mode)
-        assert again.replayed
-        assert states(again) == [State.ENDED] * 100
-        assert len({r.id for r in again.results if isinstance(r, Transaction)}) == 100
-        for result in again.results:
-            assert isinstance(result, Transaction)
-            await net.settle(result.id)
-        assert await net.balance(B, b) == (100, 100)
-        assert await net.check_books() == 10_000
 
 
 # Watching ---------------------------------------------------------------------------------------------------------
