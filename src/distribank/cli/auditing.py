@@ -6,8 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from distribank.cli.breaking import DEFAULT, DataDir
-from distribank.cli.panels import RUNNING
+from distribank.cli.options import DEFAULT, RUNNING, DataDir
 
 app = typer.Typer()
 
