@@ -14,7 +14,7 @@ import fastapi_offline
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
@@ -110,11 +110,7 @@ def serve_docs(app: FastAPI) -> None:
             swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         )
 
-    async def home(_request: Request) -> RedirectResponse:
-        return RedirectResponse("/docs")
-
     app.add_route("/docs", docs, include_in_schema=False)
-    app.add_route("/", home, include_in_schema=False)
 
 
 def _complete(operation: dict[str, Any], route: APIRoute) -> None:

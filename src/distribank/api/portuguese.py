@@ -149,7 +149,9 @@ SENTENCES: Final[dict[str, str]] = {
     "send the body as it is, without a Content-Encoding": "envie o corpo como ele é, sem Content-Encoding",
     "send {choices}": "envie {choices}",
     "use {methods}": "use {methods}",
-    "there is nothing at this address": "não há nada neste endereço",
+    "there is nothing at this address; all that there is stands at /docs": (
+        "não há nada neste endereço; tudo o que existe está em /docs"
+    ),
     "the body is larger than this address takes": "o corpo é maior do que este endereço aceita",
     "at most {count} KiB are taken here": "aqui são aceitos no máximo {count} KiB",
     "at most {count} KiB of header are taken": "são aceitos no máximo {count} KiB de cabeçalho",

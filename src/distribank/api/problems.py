@@ -249,7 +249,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         allowed = allowed_methods(request)
         problem = Problem("method_not_allowed", f"use {', '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
     elif error.status_code == 404:
-        problem = Problem("not_found", "there is nothing at this address")
+        problem = Problem("not_found", "there is nothing at this address; all that there is stands at /docs")
     elif error.status_code == 413:
         problem = Problem("body_too_large", "the body is larger than this address takes")
     else:
