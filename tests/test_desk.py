@@ -105,7 +105,9 @@ def test_an_outcome_is_forced_at_one_bank_and_only_if_it_is_meant(tmp_path: Path
     init(tmp_path, 2, free_base_port(2))
     order = ("resolve", "aa.bb", "abort", "--reason", "the coordinator burnt down")
 
-    assert desk(tmp_path, *order).exit_code == 1
+    anywhere = desk(tmp_path, *order)
+    assert isinstance(anywhere.exception, Breakage)
+    assert "choose one with --bank" in str(anywhere.exception)
     assert desk(tmp_path, *order, "--bank", "2", typed="n\n").exit_code == 1
     assert desk(tmp_path, "resolve", "aa.bb", "perhaps", "--reason", "none", "--bank", "2").exit_code == 2
     assert told == []
@@ -235,6 +237,8 @@ async def test_a_bank_killed_amid_a_hundred_assignments_makes_each_once_and_no_m
         made = [item["assignment"] for item in book["items"] if item["assignment"]]
         assert (book["balance"], len({one["assignment_id"] for one in made})) == ("0.00", len(made))
         assert len(made) == 60
+        [listed] = (await doubts.suspense([b.bank])).items
+        assert listed["movements"] == book["items"], "the desk takes the list page by page, and all of it"
         paid = sum(centavos(one["amount"]) for one in made if one["account"])
         assert await maria.balances(hers) == (2_00 - paid, 2_00 - paid)
         assert (await b.client.books())["balanced"]

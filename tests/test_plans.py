@@ -60,9 +60,11 @@ async def test_what_does_not_reach_is_refused_with_the_most_that_does(banks: Hal
 
 async def test_what_is_to_be_kept_is_left_and_only_the_accounts_named_are_drawn_on(banks: Hall) -> None:
     first, second, payee = await banks.account("60.00"), await banks.account("40.00"), await banks.account(code=B)
+    of_first = [{"account": first, "amount": amount} for amount in ("35.00", "20.00")]
     for keep, expected in (
         ("10.00", [leg(A, first, "50.00"), leg(A, second, "5.00")]),
-        ([{"account": first, "amount": "35.00"}], [leg(A, second, "40.00"), leg(A, first, "15.00")]),
+        (of_first[:1], [leg(A, second, "40.00"), leg(A, first, "15.00")]),
+        (of_first, [leg(A, second, "40.00"), leg(A, first, "15.00")]),
     ):
         plan = check(answers.Plan, await ask(banks, "55.00", (B, payee), keep=keep))
         assert plan["debits"] == expected
