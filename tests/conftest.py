@@ -15,6 +15,7 @@ settings.load_profile("any machine")
 
 IN_VIRTUAL_TIME = {
     "tests.test_adversity",
+    "tests.test_batches",
     "tests.test_heuristics",
     "tests.test_pitfalls",
     "tests.test_suspense_routes",
