@@ -168,6 +168,13 @@ def test_every_module_opens_with_what_it_is_responsible_for(path: Path) -> None:
     assert docstring.rstrip()[-1] in ".:)`|"
 
 
+@pytest.mark.parametrize("package", ["api", "bank", "core", "network", "peers", "store"])
+def test_a_package_opens_with_what_each_of_its_rooms_is_for(package: str) -> None:
+    docstring = ast.get_docstring(TREES[ROOT / package / "__init__.py"]) or ""
+    rooms = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    assert not {room for room in rooms if f"``{room}``" not in docstring}
+
+
 def is_broad(handler: ast.ExceptHandler) -> bool:
     if handler.type is None:
         return True

@@ -3,7 +3,8 @@
 Each bank is a service of its own. A transfer between banks is made atomic by two-phase commit with presumed abort,
 coordinated by the bank at which it was ordered; there is no hub, no clearing house, no shared database.
 
-The house, from the outside in; imports point inward only (``tests/test_architecture.py`` keeps it so)::
+The house, from the outside in; imports point inward only (``tests/test_architecture.py`` keeps it so). Each package
+opens with what its rooms are for::
 
      cli ──► network ──► service ──► store/*, peers, config        edges: choose the parts
                             │
@@ -16,12 +17,8 @@ The house, from the outside in; imports point inward only (``tests/test_architec
                             ▼
                           core/*                                   decides: pure, standard library only
 
-``core``      the rule book. ``ledger`` (accounts, holds, entries), ``transfer`` (legs that balance), ``protocol``
-              (the words), ``coordinator`` and ``participant`` (the two halves of the protocol, as tables),
-              ``heuristics`` (what follows a forced outcome) and ``suspense`` (what that may leave), ``consents``,
-              ``refusals``, ``clock`` (hybrid logical clock), ``money``, ``documents`` (CPF, CNPJ, account numbers),
-              ``holders``, ``idempotency``, ``batches``, ``planning`` (whose money could pay), ``story`` (a transaction
-              told).
+``core``      the rule book: the ledger, the protocol's words, and its two halves, ``coordinator`` and ``participant``,
+              as tables.
 ``ports``     what a bank needs: ``Store``, ``Peers``, ``Clock``, ``Chance``. ``locks``: one account, one decision at a
               time.
 ``bank``      the only place where persisting precedes sending. Every event, a holder's order or a peer's message,
@@ -29,9 +26,8 @@ The house, from the outside in; imports point inward only (``tests/test_architec
               persist atomically, send.
 ``recovery``  finishes what the log says is unfinished, by feeding ordinary events to the same machines.
 ``store``     one file per engine: ``sqlite`` (through apsw) and ``memory``; ``group`` is the group commit they share.
-``peers``     talks to other banks over httpx: ``wire`` (batches as JSON; what is in them is told by ``messages`` and
-              ``reads``), ``signatures`` (RFC 9421), ``roster``, and the client that batches, retries and knows who is
-              online.
+``peers``     talks to other banks over httpx: how what is said looks and is signed, who they are, and the client that
+              batches, retries and knows who is online.
 ``api``       thin: validate, call the bank, translate the result.
 ``service``   one bank as a process: chooses the parts, puts them together, starts and stops them in order.
 ``config``    every setting, read once. ``network`` makes and runs several banks on one machine, ``demo`` tells a story

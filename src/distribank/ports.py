@@ -134,7 +134,7 @@ class Query(Generic[R]):
 
 
 class Queries:
-    """Every list that is read. *order* is the sort key, which is also what ``after`` takes."""
+    """Every list that is read: its key in parentheses, then its order, and what ``after`` takes where it has pages."""
 
     HOLDER_BY_ID = Query("holder_by_id", Holder)
     """(holder_id)"""

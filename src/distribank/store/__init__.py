@@ -7,7 +7,7 @@
             and ``sqlite_registry`` (persons, companies, consents, keys, batches, counters); ``sqlite_columns`` is
             the JSON inside a column. ``sqlite_queries``, ``sqlite_collect`` and ``sqlite_recount`` hold the rest of
             its SQL.
-``memory``  the same promises over dictionaries, for tests and simulations.
+``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
 ``recount`` the findings of an audit, in words.
 
 ``open_store`` chooses the engine by a URL. One contract suite (``tests/test_store_contract.py``) runs against all.
