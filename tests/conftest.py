@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.virtual_time import VirtualLoop
+from distribank.simulation.loop import SimulatedLoop
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -23,10 +24,19 @@ IN_VIRTUAL_TIME = {
 }
 
 
+class InPlace(SimulatedLoop):
+    """What would be a thread's work (a password's hash) is done on the spot."""
+
+    def run_in_executor(self, _executor: Any, work: Callable[..., Any], *args: Any) -> Any:
+        done = self.create_future()
+        done.set_result(work(*args))
+        return done
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     module = item.getparent(pytest.Module)
     if module is None or module.obj.__name__ not in IN_VIRTUAL_TIME:
         return {"real time": asyncio.new_event_loop}
-    return {"virtual time": VirtualLoop}
+    return {"virtual time": InPlace}

@@ -35,8 +35,8 @@ from distribank.core.snapshot import Audit, FindingCode
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Queries
 from distribank.recovery import DAY_MS
+from distribank.simulation.loop import run
 from tests.meddling import SITUATIONS, Operators, suspense_of
-from tests.virtual_time import run
 from tests.world import WallClock, World, make_legs, world
 
 DECIDED = {State.COMMITTING: "committed", State.ENDED: "committed", State.ABORTED: "aborted"}

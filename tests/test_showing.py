@@ -6,7 +6,7 @@ import asyncio
 
 from distribank.core.protocol import Accounts, Answer, Log, Message, ShowAccounts, ShowLog
 from distribank.core.refusals import Code, Refusal
-from tests.virtual_time import run
+from distribank.simulation.loop import run
 from tests.world import CPFS, World, world
 
 A, B, C = "99990001", "99990002", "99990003"

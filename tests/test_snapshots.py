@@ -9,7 +9,7 @@ import pytest
 from distribank.core.heuristics import Verdict
 from distribank.core.protocol import Abort, Commit, Cut, Inquire, Message, Refused, Side, Snapshot, Violation
 from distribank.core.snapshot import Audit, FindingCode
-from tests.virtual_time import run
+from distribank.simulation.loop import run
 from tests.world import World, world
 
 A, B, C = "99990001", "99990002", "99990003"
