@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ async def test_people_come_once_and_their_transfer_can_be_pasted(tmp_path: Path,
 async def test_seeding_that_was_broken_off_anywhere_is_finished_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken off before each of its calls in turn, each time by a bank that does not answer."""
+    """Broken off before every fourth of its calls in turn, each time by a bank that does not answer."""
     async with network_of(tmp_path, 3) as banks:
         really, said = people.BankClient.call, list[str]()
         password, allowed = "", 4
@@ -127,6 +128,29 @@ async def test_seeding_that_was_broken_off_anywhere_is_finished_by_the_next(
         assert await consents(banks, password) == [0, 1, 1]
         with pytest.raises(Breakage, match="DISTRIBANK_PASSWORD is not the password that Maria"):
             await seed(tmp_path, said.append, password="another-one-altogether")
+
+
+async def test_a_password_that_may_be_hers_already_is_said_though_no_answer_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network_of(tmp_path, 2) as banks:
+        really, said = people.BankClient.call, list[str]()
+
+        async def call(self: people.BankClient, method: str, path: str, **options: Any) -> object:
+            answer = await really(self, method, path, **options)
+            if path == "/v1/holders":
+                raise Breakage("the answer was lost")
+            return answer
+
+        monkeypatch.setattr(people.BankClient, "call", call)
+        with pytest.raises(Breakage, match="the answer was lost"):
+            await seed(tmp_path, said.append)
+        monkeypatch.undo()
+        found = re.search(r"kept nowhere:  (\S+)", said[0])
+        assert found, said
+        password = found[1]
+        await seed(tmp_path, said.append, password=password)
+        assert len(await all_accounts(banks, password)) == 5
 
 
 async def test_addresses_are_shown_as_people_reach_them_and_banks_are_not_waited_for_for_ever(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from distribank.breakages import KeyInProgress, KeyReused
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
-from distribank.core.ledger import AccountType, EntryKind, Hold
+from distribank.core.ledger import Account, AccountType, EntryKind, Hold
 from distribank.core.protocol import Commit, Inquire, Message, Prepare, State
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
@@ -455,3 +455,25 @@ async def test_a_watcher_sees_every_entry_and_hold_and_resumes_where_it_stopped(
         assert [row.state for _, _, row in missed if isinstance(row, Hold)] == ["placed", "posted"] * 3
         numbers = [change for change, _, _ in missed[:-1]]
         assert numbers == sorted(set(numbers))
+
+
+async def test_a_watcher_that_stopped_between_a_hold_and_its_end_is_not_told_again_that_it_was_placed() -> None:
+    async with world(2) as net:
+        a, b = await net.account(A, 100), await net.account(B)
+        reading = net.banks[A].bank.reading
+        net.weather = gate = Gate(Prepare)
+        ordered = asyncio.create_task(net.transfer(A, (A, a, -10), (B, b, 10)))
+        await gate.reached.wait()
+        await net.stores[A].flushed()
+        before = reading.watch(a)
+        stopped_at, _, account = await anext(before)
+        await before.aclose()  # type: ignore[attr-defined]
+        assert isinstance(account, Account)
+        assert account.held == 10
+        gate.open.set()
+        await ordered
+        resumed = reading.watch(a, after=stopped_at)
+        told = [await anext(resumed) for _ in range(3)]
+        await resumed.aclose()  # type: ignore[attr-defined]
+        assert [kind for _, kind, _ in told] == ["hold", "entry", "balance"]
+        assert [row.state for _, _, row in told if isinstance(row, Hold)] == ["posted"]
