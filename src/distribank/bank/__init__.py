@@ -29,12 +29,13 @@ from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import Approval, CashResult, Custody
 from distribank.bank.following import Following, Linked, Reply, Shown, Trace
 from distribank.bank.metrics import Metrics
-from distribank.bank.ordering import KeyName, Ordering, TransferResult
+from distribank.bank.ordering import Ordering, TransferResult
 from distribank.bank.participating import Participating
 from distribank.bank.reading import InDoubt, Reading
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.snapshots import Snapshots
 from distribank.bank.tasks import Tasks
+from distribank.core.idempotency import KeyName
 from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
 from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
 

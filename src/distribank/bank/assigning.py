@@ -12,11 +12,9 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
-from distribank.bank.ordering import KeyName
 from distribank.bank.rhythm import Rhythm, account_locks
-from distribank.breakages import KeyReused
 from distribank.core.heuristics import Heuristic
-from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.idempotency import KeyName
 from distribank.core.ledger import CASH, SUSPENSE, Book
 from distribank.core.refusals import Refusal
 from distribank.core.suspense import Assignment, Movement, Open, assign, open_after
@@ -76,9 +74,7 @@ class Assigning:
         accounts = [account] if account is not None else []
         locks = [name.lock, f"book:{SUSPENSE}", *account_locks(accounts), *([] if accounts else [f"book:{CASH}"])]
         async with self._rhythm.exclusive(locks):
-            known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
-            if judge(known, name.fingerprint) is Retry.CONFLICT:
-                raise KeyReused
+            known = await self._rhythm.done_under(name)
             replayed = known is not None
             if known is None:
                 await self._store.flushed()  # what was assigned before this is durable, so that it is found and counted

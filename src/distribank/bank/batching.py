@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from distribank.bank.ordering import KeyName, Ordering
+from distribank.bank.ordering import Ordering
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.tasks import Tasks
-from distribank.breakages import Busy, KeyReused
+from distribank.breakages import Busy
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure, item_route
 from distribank.core.holders import Holder
-from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.protocol import State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import check_legs
@@ -74,10 +74,7 @@ class Batching:
     ) -> BatchResult:
         """Order a batch, and wait at most *wait* seconds for all of it. Raises ``Busy`` and ``KeyReused``."""
         async with self._rhythm.exclusive([key.lock]):
-            named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
-            verdict = judge(named, key.fingerprint)
-            if verdict is Retry.CONFLICT:
-                raise KeyReused
+            named = await self._rhythm.done_under(key)
             if named is not None:
                 batch = await self._store.get(Batch, named.subject)
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from distribank.bank.ordering import KeyName
 from distribank.bank.rhythm import Rhythm, account_locks
-from distribank.breakages import KeyReused
 from distribank.core import ledger as books
 from distribank.core.consents import Consent
 from distribank.core.documents import account_number
 from distribank.core.holders import Counter, Holder
-from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.idempotency import IdempotencyKey, KeyName
 from distribank.core.ledger import (
     CASH,
     Account,
@@ -144,9 +142,7 @@ class Custody:
             account = await self._store.get(Account, number)
             if account is None or not account.belongs_to(holder_id):
                 return None
-            known = await self._store.get(IdempotencyKey, name.owner, name.route, name.key)
-            if judge(known, name.fingerprint) is Retry.CONFLICT:
-                raise KeyReused
+            known = await self._rhythm.done_under(name)
             if known is None:
                 result = await self._new_cash(name, account, kind, amount)
         await self._store.flushed()

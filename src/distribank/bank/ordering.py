@@ -17,7 +17,7 @@ from distribank.breakages import Busy, KeyInProgress, KeyReused
 from distribank.core import coordinator
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
-from distribank.core.idempotency import IdempotencyKey, Retry, judge
+from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Ledger, check_approval, position_book, position_room
 from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import State, Transaction
@@ -38,24 +38,6 @@ class TransferResult:
 
     transaction: Transaction
     replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class KeyName:
-    """Whose key, on which route, called what, over which content."""
-
-    owner: str
-    route: str
-    key: str
-    fingerprint: str
-
-    @property
-    def lock(self) -> str:
-        return f"key:{self.owner}:{self.route}:{self.key}"
-
-    def names(self, subject: str, now_ms: int, refusal: Refusal | None = None) -> IdempotencyKey:
-        """The row that makes *subject* what this key did, or *refusal* why it did nothing."""
-        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms, refusal=refusal)
 
 
 class Ordering:

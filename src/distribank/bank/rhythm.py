@@ -17,7 +17,9 @@ from typing import Final
 
 from distribank.bank.feed import Feed
 from distribank.bank.metrics import Metrics
+from distribank.breakages import KeyReused
 from distribank.core import clock as hlc
+from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Account, Book, Hold, Ledger, position_book
 from distribank.core.protocol import Now, Step
 from distribank.locks import Locks
@@ -116,6 +118,13 @@ class Rhythm:
         """The positions with the peers that would come to owe this bank more (those with a negative flow)."""
         names = [position_book(bank) for bank, flow in flows.items() if flow < 0]
         return {name: await self.store.get(Book, name) or Book(name) for name in names}
+
+    async def done_under(self, name: KeyName) -> IdempotencyKey | None:
+        """What this key did, or was refused, before; ``None`` if nothing. Raises ``KeyReused`` for other content."""
+        known = await self.store.get(IdempotencyKey, name.owner, name.route, name.key)
+        if judge(known, name.fingerprint) is Retry.CONFLICT:
+            raise KeyReused
+        return known
 
     # Persist
 

@@ -29,6 +29,24 @@ class IdempotencyKey:
     refusal: Refusal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    """Whose key, on which route, called what, over which content."""
+
+    owner: str
+    route: str
+    key: str
+    fingerprint: str
+
+    @property
+    def lock(self) -> str:
+        return f"key:{self.owner}:{self.route}:{self.key}"
+
+    def names(self, subject: str, now_ms: int, refusal: Refusal | None = None) -> IdempotencyKey:
+        """The row that makes *subject* what this key did, or *refusal* why it did nothing."""
+        return IdempotencyKey(self.owner, self.route, self.key, self.fingerprint, subject, now_ms, refusal=refusal)
+
+
 class Retry(StrEnum):
     NEW = "new"
     REPLAY = "replay"
