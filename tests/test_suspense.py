@@ -178,3 +178,17 @@ def test_no_account_and_no_till_takes_more_than_it_may_hold() -> None:
         refusal = bank.assign(Direction.CREDIT, 1, which)
         assert refusal is not None
         assert (refusal.code, refusal.leg) == (Code.LIMIT_EXCEEDED, None)
+
+
+@pytest.mark.parametrize(
+    ("sums", "truth", "corrected"),
+    [
+        ({"posted": 100, "held": 70}, Verdict.ABORT, 30),
+        ({"posted": MAX_BALANCE - 50, "incoming": 30}, Verdict.COMMIT, 20),
+    ],
+    ids=["a debit takes nothing that is held", "a credit leaves room for those that are pending"],
+)
+def test_a_correction_goes_as_far_as_other_holds_let_it(sums: dict[str, int], truth: Verdict, corrected: int) -> None:
+    legs = (Leg(1, BANK, number(1), Direction.CREDIT, 40),)
+    made = correct({number(1): account(1, **sums)}, legs, truth, transaction_id(1, PEER), PEER, 2, 1)
+    assert [(one.corrected, one.to_suspense) for one in made.damage.accounts] == [(corrected, 40 - corrected)]
