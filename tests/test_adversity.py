@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from distribank.bank.rhythm import transaction_lock
 from distribank.breakages import Breakage
 from distribank.core.ledger import Account, AccountType
 from distribank.core.protocol import (
     Abort,
+    Acknowledged,
     Commit,
     Inquire,
     Message,
@@ -22,6 +24,7 @@ from distribank.core.protocol import (
     State,
     Transaction,
     Violation,
+    Yes,
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
@@ -369,3 +372,28 @@ async def test_a_participant_that_hangs_keeps_no_other_from_its_commit() -> None
         hangs.set()
         await net.settle(done.id)
         assert await net.check_books() == 300
+
+
+async def test_an_abort_that_waits_behind_its_prepare_releases_what_that_has_just_held() -> None:
+    async with world(2, vote_deadline=5) as net:
+        a, b = await net.account(A), await net.account(B, 100)
+        await net.consent(B, b, A)
+        asked: asyncio.Queue[Prepare] = asyncio.Queue()
+
+        async def no_prepare_arrives(_sender: str, _bank: str, message: Message) -> str:
+            if isinstance(message, Prepare):
+                asked.put_nowait(message)
+            return "lose request"
+
+        net.weather = no_prepare_arrives
+        await net.transfer(A, (B, b, -10), (A, a, 10), wait=0)
+        prepare, bank = await asked.get(), net.banks[B].bank
+        abort = Abort(prepare.transaction, Refusal(Code.BANK_REFUSED, "another bank refused", A))
+        async with bank.rhythm.exclusive([transaction_lock(prepare.transaction)]):
+            answers = [asyncio.ensure_future(bank.receive(A, bank.clock_now(), [said])) for said in (prepare, abort)]
+            await turns(10)
+        (vote,), acknowledged = await answers[0], await answers[1]
+        assert isinstance(vote, Yes)
+        assert acknowledged == [Acknowledged()]
+        assert await in_state(net, B, prepare.transaction, State.ABORTED)
+        assert await net.balance(B, b) == (100, 100)
