@@ -159,7 +159,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def _turn(self) -> None:
         """Run all that is ready now, once; if nothing is, first move the clock to the next timer."""
         while self._ghosts:
-            self._ghosts.popleft()._run()
+            ghost = self._ghosts.popleft()
+            if not ghost.cancelled():
+                ghost._run()
         timers, ready = self._timers, self._ready
         while timers and (not ready or timers[0][0] <= self._now):
             when, _, timer, process = heapq.heappop(timers)

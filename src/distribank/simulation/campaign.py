@@ -1,0 +1,341 @@
+"""One seed: banks settle in, a storm of faults, everything is mended, and then all invariants must hold.
+
+``simulate`` runs it in virtual time and returns what was reached; what must not be raises ``Violation``. Which
+situations a campaign of many seeds must have reached stands in ``SITUATIONS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from distribank.breakages import StoreBreakage
+from distribank.core.ledger import Account
+from distribank.core.protocol import (
+    FORCED,
+    UNFINISHED,
+    Abort,
+    Answer,
+    Commit,
+    Fate,
+    Inquire,
+    Outcome,
+    Prepare,
+    Snapshot,
+    State,
+    Transaction,
+)
+from distribank.ports import Queries
+from distribank.simulation.chronicle import Chronicle
+from distribank.simulation.circumstances import Circumstances, draw, swarmed
+from distribank.simulation.faults import Faults
+from distribank.simulation.landing import Ledger, Violation
+from distribank.simulation.loop import PROCESS, SimulatedLoop
+from distribank.simulation.network import Request
+from distribank.simulation.operators import Operators
+from distribank.simulation.people import People
+from distribank.simulation.verdict import Verdict
+from distribank.simulation.world import Node, World
+from distribank.store.group import Group
+
+CONVERGED_WITHIN: Final = 10.0
+"""Seconds of virtual time behind the last fault after which nothing may be unfinished or held (I10)."""
+GIVE_UP: Final = 300.0
+"""Seconds of virtual time after which a client that still has no answer is a failure."""
+
+KNOWN: Final = (Fate.COMMITTED, Fate.ABORTED)
+
+SITUATIONS: Final = frozenset(
+    {
+        "202",
+        "KeyInProgress",
+        "Unreachable",
+        "a clock beyond all bounds",
+        "aborted",
+        "ambush",
+        "asked again",
+        "asked while forced",
+        "audit",
+        "audit: all holds",
+        "audit: everything added up",
+        "audit: forced",
+        "audit: in doubt, off",
+        "audit: in doubt, on",
+        "audit: the auditor died",
+        "audit: bank_unreachable",
+        "audit: clock_ahead",
+        "committed",
+        "consent revoked",
+        "cooperative termination",
+        "crash",
+        "crash at an await",
+        "crash: a flush under way was kept",
+        "crash: a flush under way was lost",
+        "crash: while it read its log",
+        "cut one way",
+        "disk failed, not written",
+        "disk failed, written",
+        "doubled",
+        "forced",
+        "forced abort, truth abort",
+        "forced abort, truth commit",
+        "forced commit, truth abort",
+        "forced commit, truth commit",
+        "forced during a flush",
+        "forced for longer than the retention",
+        "hung up",
+        "interrupted",
+        "late prepare",
+        "lost in a partition",
+        "lost on the way",
+        "parted",
+        "promised never to vote",
+        "refused: clock_ahead",
+        "replayed",
+        "restarted in doubt",
+        "restarted undecided",
+        "restarted with a commit to tell",
+        "snapshot had to wait",
+        "suspense is owed",
+        "suspense owes",
+        "the truth came as a commit",
+        "the truth came as an abort",
+        "the truth came by inquiry",
+        "too late to force",
+        "traced",
+        "very late",
+    }
+)
+"""What a campaign of a thousand seeds has to meet to have tried anything."""
+
+
+@dataclass
+class Ran:
+    """One seed's run: what was reached, how much was done, in which time (*virtual* and *real*, in seconds)."""
+
+    seed: int
+    seen: Counter[str] = field(default_factory=Counter)
+    attempted: int = 0
+    snapshots: int = 0
+    virtual: float = 0.0
+    real: float = 0.0
+
+
+class Failed(Exception):
+    """A seed did not hold: *why*, and the *chronicle* up to there."""
+
+    def __init__(self, seed: int, why: BaseException, chronicle: Chronicle) -> None:
+        super().__init__(f"seed {seed}: {why}")
+        self.seed = seed
+        self.why = why
+        self.chronicle = chronicle
+
+
+class _Failing:
+    """Whatever goes wrong inside is what the seed failed with."""
+
+    def __init__(self, seed: int, chronicle: Chronicle) -> None:
+        self._seed = seed
+        self._chronicle = chronicle
+
+    def __enter__(self) -> None:
+        """Nothing is prepared."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, Exception):
+            raise Failed(self._seed, _first(error), self._chronicle) from error
+
+
+def simulate(seed: int) -> tuple[Ran, Chronicle]:
+    """Run one seed. Raises ``Failed``."""
+    chance = Random(seed)  # noqa: S311 - repeatable, not secret
+    circumstances = draw(chance)
+    loop = SimulatedLoop(chance if circumstances.shuffled else None)  # type: ignore[abstract]
+    chronicle, ran = Chronicle(), Ran(seed)
+    began = time.process_time()
+    # Who dies before its first step never awaits what it was made for: Python warns of that.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    with (
+        swarmed(chance),
+        _listening(loop, circumstances.wild_clocks),
+        asyncio.Runner(loop_factory=lambda: loop) as runner,
+    ):
+        try:
+            runner.run(_campaign(ran, circumstances, loop, chance, chronicle))
+        except* Exception as group:
+            raise Failed(seed, _first(group), chronicle) from group
+    ran.virtual, ran.real = loop.time(), time.process_time() - began
+    return ran, chronicle
+
+
+async def _campaign(
+    ran: Ran, circumstances: Circumstances, loop: SimulatedLoop, chance: Random, chronicle: Chronicle
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        ledgers: dict[str, Ledger] = {}
+
+        def landing(code: str, rows: Group) -> None:
+            try:
+                ledgers.setdefault(code, Ledger(code)).land(rows)
+            except Violation as violation:
+                loop.fail(violation)
+
+        world = World(ran.seed, circumstances, loop, chance, group, landing, chronicle, ran.seen)
+        witness = Witness(world)
+        world.arrived, world.answered = witness.arrived, witness.answered
+        people = People(world)
+        operators = Operators(world, people)
+        faults = Faults(world, people, operators)
+        for node in world.nodes.values():
+            node.start()
+        await asyncio.sleep(1)
+        await people.settle_in()
+        world.tell("network", f"the storm begins: {circumstances}")
+        faults.begin()
+        async with asyncio.timeout(GIVE_UP + circumstances.storm), asyncio.TaskGroup() as clients:
+            clients.create_task(_storm(world, faults))
+            clients.create_task(operators.meddle())
+            clients.create_task(operators.audit())
+            for number in range(circumstances.transfers):
+                clients.create_task(people.transfer(f"transfer-{number}"))
+            for number in range(circumstances.batches):
+                clients.create_task(people.batch(f"batch-{number}"))
+            for number in range(circumstances.tellers):
+                clients.create_task(people.teller(f"cash-{number}"))
+        await asyncio.sleep(CONVERGED_WITHIN)
+        await _check_rest(world)
+        if circumstances.wild_clocks:
+            await asyncio.sleep(90)  # until stamps that came from them are believed again
+        last = await operators.audit_once()
+        if last is None or not last.ok:
+            raise Violation(f"I1: at rest an audit finds {last and last.findings}")
+        for broken in operators.broken:
+            raise Violation(broken)
+        verdict = Verdict({code: node.rows for code, node in world.nodes.items()}, people.told, operators.audits)
+        verdict.all()
+        ran.seen.update(verdict.seen)
+        ran.attempted, ran.snapshots = people.told.attempted, len(operators.audits)
+        for node in world.nodes.values():
+            node.crash("for this is the end")
+
+
+async def _storm(world: World, faults: Faults) -> None:
+    """The faults; and what was open when they ended is finished in time (I10)."""
+    await faults.rage()
+    faults.end()
+    open_ = {code: _unfinished(node) for code, node in world.nodes.items()}
+    await asyncio.sleep(CONVERGED_WITHIN)
+    for code, node in world.nodes.items():
+        left = [each for each in open_[code] if each in _unfinished(node)]
+        if left:
+            raise Violation(f"I10: {CONVERGED_WITHIN:g} s behind the last fault {code} has not finished {left}")
+
+
+def _unfinished(node: Node) -> list[str]:
+    return [row.id for row in node.rows[Transaction].values() if row.state in UNFINISHED]
+
+
+async def _check_rest(world: World) -> None:
+    """I10: nothing is unfinished, held, kept or locked."""
+    for code, node in world.nodes.items():
+        await node.store.flushed()
+        left: dict[str, object] = {
+            "unfinished": _unfinished(node),
+            "held": await node.store.find(Queries.PLACED_HOLDS),
+            "batches": await node.store.find(Queries.UNFINISHED_BATCHES),
+            "driven": list(node.bank.coordinating._live),
+            "watched": list(node.recovery._due),
+            "asked": node.bank.reading.asked,
+            "locked": len(node.bank.rhythm.locks),
+            "reserved": [account for account in node.rows[Account].values() if account.open_holds or account.incoming],
+        }
+        if any(left.values()):
+            raise Violation(f"I10: {code} is not at rest: { {what: each for what, each in left.items() if each} }")
+
+
+class Witness:
+    """Counts what messages meet, from outside."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.said: list[Request] = []
+
+    def arrived(self, node: Node, request: Request) -> None:
+        """A request is about to be decided."""
+        rows, seen = node.rows[Transaction], self._world.seen
+        for message in request.messages:
+            known = rows.get(getattr(message, "transaction", ""))
+            if isinstance(message, Prepare):
+                seen["late prepare"] += known is not None and known.state is State.ABORTED
+            elif isinstance(message, Commit | Abort) and known is not None and known.state in FORCED:
+                seen["the truth came as " + ("a commit" if isinstance(message, Commit) else "an abort")] += 1
+            elif isinstance(message, Snapshot) and message.at is not None:
+                seen["snapshot had to wait"] += any(
+                    row.state is State.PREPARED and row.prepared_at <= message.at for row in rows.values()
+                )
+        self._world.history.append(request)
+
+    def answered(self, node: Node, request: Request, answers: list[Answer]) -> None:
+        """A bank has said something."""
+        seen = self._world.seen
+        for message, answer in zip(request.messages, answers, strict=True):
+            code = getattr(answer, "code", None)
+            if code is not None:
+                seen[f"refused: {code}"] += 1
+            elif (
+                isinstance(message, Inquire) and isinstance(answer, Outcome) and answer.fate in ("committed", "aborted")
+            ):
+                asker = self._world.nodes[request.sender]
+                known = asker.rows[Transaction].get(message.transaction)
+                seen["cooperative termination"] += message.transaction[:8] != node.code
+                seen["the truth came by inquiry"] += known is not None and known.state in FORCED
+
+
+class _Listener(logging.Handler):
+    """An error that a living bank logs fails the seed, but for what an operator's guess, or a wild clock, explains."""
+
+    def __init__(self, loop: SimulatedLoop, wild_clocks: bool) -> None:
+        super().__init__(logging.ERROR)
+        self._loop = loop
+        self._wild_clocks = wild_clocks
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = PROCESS.get()
+        if process is not None and not process.alive:
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, StoreBreakage):
+            return
+        words = record.getMessage()
+        if error is None and ("by the operator" in words or ("clock_ahead" in words and self._wild_clocks)):
+            return
+        self._loop.fail(error or Violation(f"a breach of the protocol, where there are only honest banks: {words}"))
+
+
+@contextmanager
+def _listening(loop: SimulatedLoop, wild_clocks: bool) -> Iterator[None]:
+    log = logging.getLogger("distribank")
+    listener, before = _Listener(loop, wild_clocks), (log.level, log.propagate)
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    log.addHandler(listener)
+    try:
+        yield
+    finally:
+        log.removeHandler(listener)
+        log.level, log.propagate = before
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first of the errors in groups within groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
