@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-browser test-compose screenshots check lint types format constraints clean
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,9 @@ up: $(VENV)/.installed  ## Run four banks until Ctrl-C.
 
 test: $(VENV)/.installed-dev  ## Run the tests.
 	@$(RUN) pytest $(ARGS)
+
+explore: $(VENV)/.installed-dev  ## Walk every state of the protocol, with figures, and the shortest way to each seeded bug.
+	@$(RUN) pytest -s tests/test_exploration.py $(ARGS)
 
 test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Docker and Compose v2.
 	@$(RUN) pytest -s -rs tests/compose/containers.py $(ARGS)
