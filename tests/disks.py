@@ -59,14 +59,16 @@ class Content:
 class FragileDisk(apsw.VFS):
     """An apsw VFS under the name *name*. Operations are counted once ``armed``; number *cut_at* is the last that works.
 
-    *once*: only the operation after it fails, as an I/O error would, and those that follow work again.
+    *once*: only the operation after it fails, as an I/O error would, and those that follow work again. *lying*: a sync
+    is answered at once and reaches nothing.
     """
 
-    def __init__(self, name: str, cut_at: int, *, once: bool = False) -> None:
-        self.disk_name, self.cut_at, self.once = name, cut_at, once
+    def __init__(self, name: str, cut_at: int, *, once: bool = False, lying: bool = False) -> None:
+        self.disk_name, self.cut_at, self.once, self.lying = name, cut_at, once, lying
         self.armed = False
         self.operations = 0
-        self.failed = False
+        self.failed_at: str | None = None
+        """What was being done when it failed, such as ``write bank.db-wal``."""
         self.files: dict[str, Content] = {}
         super().__init__(name, "")
 
@@ -74,25 +76,30 @@ class FragileDisk(apsw.VFS):
         return FragileFile(self, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
-        self.operate()
+        self.operate("delete", filename)
         self.files.pop(filename, None)
         super().xDelete(filename, syncdir)
 
     def excepthook(self, *_error: object) -> None:
         """SQLite is told by its error code; nothing is to be printed."""
 
-    def operate(self) -> None:
+    @property
+    def failed(self) -> bool:
+        return self.failed_at is not None
+
+    def operate(self, what: str, file: str) -> None:
         """One more operation reaches the disk, or fails."""
         if self.armed:
             self.operations += 1
         if self.operations > self.cut_at and not (self.once and self.failed):
-            self.failed = True
+            self.failed_at = self.failed_at or f"{what} {Path(file).name}"
             raise PowerCut("the disk is gone")
 
-    def survivors(self, directory: Path, chance: Random) -> None:
-        """Write what is left after the cut into *directory*."""
+    def lose_power(self, chance: Random) -> None:
+        """Leave in every file what survives a cut. Nothing has them open any more."""
         for name, content in sorted(self.files.items()):
-            (directory / Path(name).name).write_bytes(content.survives(chance))
+            Path(name).write_bytes(content.survives(chance))
+            Path(f"{name}-shm").unlink(missing_ok=True)
 
 
 class FragileFile(apsw.VFSFile):
@@ -103,21 +110,27 @@ class FragileFile(apsw.VFSFile):
         if path not in disk.files:
             there = Path(path)
             disk.files[path] = Content(there.read_bytes() if there.exists() else b"")
-        self._content = disk.files[path]
+        self._path, self._content = path, disk.files[path]
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
-        self._disk.operate()
+        interrupted = not self._disk.failed and not self._disk.once
+        try:
+            self._disk.operate("write", self._path)
+        except PowerCut:
+            if interrupted:
+                self._content.pending.append((offset, bytes(data)))
+            raise
         super().xWrite(data, offset)
         self._content.pending.append((offset, bytes(data)))
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802
-        self._disk.operate()
+        self._disk.operate("truncate", self._path)
         super().xTruncate(newsize)
         self._content.pending.append((newsize, None))
 
     def xSync(self, flags: int) -> None:  # noqa: N802
-        self._disk.operate()
-        super().xSync(flags)
-        self._content.durable = self._content.synced()
-        self._content.pending.clear()
+        self._disk.operate("sync", self._path)  # the machine below stays up: nothing real need be waited for
+        if not self._disk.lying:
+            self._content.durable = self._content.synced()
+            self._content.pending.clear()

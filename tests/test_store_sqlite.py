@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import apsw
@@ -39,17 +38,14 @@ from distribank.store.sqlite import SqliteStore
 from distribank.store.sqlite_files import SCHEMA_VERSION
 from distribank.store.sqlite_queries import QUESTIONS, parameters_of
 from distribank.store.sqlite_rows import READ, write_rows
-from tests.disks import FragileDisk
 from tests.stores import (
     BANK,
     STAMP,
-    ByHand,
     OnSqlite,
     account,
     deposit,
     entry,
     hold,
-    holder,
     number,
     transaction,
 )
@@ -476,127 +472,6 @@ async def test_a_recount_reads_one_picture_while_money_moves(tmp_path: Path) -> 
         before = found
     assert all(counted.findings == [] for counted in await asyncio.gather(*counts))
     await store.close()
-
-
-# Power cuts and failing disks -------------------------------------------------------------------------------------
-
-DEPOSITS = 12
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank's directory with one account, as it is copied for each run."""
-    directory = tmp_path_factory.mktemp("template")
-
-    async def make() -> None:
-        store = OnSqlite(directory).open()
-        await store.write([account(1), holder(1)])
-        await store.close()
-
-    asyncio.run(make())
-    return directory
-
-
-async def pay_in(store: SqliteStore, acknowledged: list[int]) -> None:
-    """Deposit one centavo at a time, two in a group, and note what the balance was when a flush was acknowledged."""
-    for _ in range(DEPOSITS):
-        writes = []
-        for _ in range(2):
-            before = await store.get(Account, number(1))
-            assert before is not None
-            writes.append(store.write(deposit(before, 1)))
-        await asyncio.gather(*writes)
-        acknowledged[0] += 2
-
-
-async def run_on(disk: FragileDisk, directory: Path, *, synchronous: str | None = None) -> int:
-    """Deposits until *disk* fails (or all are done); how many centavos were acknowledged."""
-    store = SqliteStore(
-        directory / "bank.db",
-        bank=BANK,
-        marker=directory / "bank.marker",
-        now_ms=1,
-        executor=ByHand(OnSqlite(directory)),
-        vfs=disk.disk_name,
-    )
-    if synchronous is not None:
-        store._writer.pragma("synchronous", synchronous)
-    disk.armed = True
-    acknowledged = [0]
-    try:
-        await pay_in(store, acknowledged)
-        await store.close()
-    except (DurabilityLost, apsw.Error):
-        with pytest.MonkeyPatch.context() as quiet:  # the process is gone: nothing is closed in good order
-            quiet.setattr(store, "_broken", DurabilityLost("gone"))
-            await store.close()
-    return acknowledged[0]
-
-
-async def balance_after(directory: Path) -> int:
-    """What the next process finds: sound books, and this much on the account."""
-    store = OnSqlite(directory).open()
-    counted = await store.recount()
-    assert counted.findings == []
-    assert counted.customers == counted.entries
-    await store.close()
-    return counted.customers
-
-
-def copy_of(template: Path, to: Path) -> Path:
-    to.mkdir()
-    for name in ("bank.db", "bank.marker"):
-        shutil.copy(template / name, to / name)
-    return to
-
-
-async def cut(template: Path, tmp_path: Path, seed: int, synchronous: str | None = None) -> tuple[int, int]:
-    """One power cut at a random operation: what had been acknowledged, and what is found afterwards."""
-    chance = Random(seed)  # noqa: S311
-    disk = FragileDisk(f"cut-{seed}-{synchronous}", cut_at=chance.randrange(1, 160))
-    running = copy_of(template, tmp_path / f"before-{seed}")
-    acknowledged = await run_on(disk, running, synchronous=synchronous)
-    after = copy_of(template, tmp_path / f"after-{seed}")
-    disk.survivors(after, chance)
-    disk.unregister()
-    return acknowledged, await balance_after(after)
-
-
-async def test_a_power_cut_loses_nothing_that_was_acknowledged(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)  # so that checkpoints are cut, too
-    for seed in range(200):
-        acknowledged, found = await cut(template, tmp_path, seed)
-        assert found in (acknowledged, acknowledged + 2), f"seed {seed}: {acknowledged} acknowledged, {found} found"
-
-
-async def test_the_power_cut_test_would_notice_commits_that_do_not_wait_for_the_disk(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)
-    runs = [await cut(template, tmp_path, seed, synchronous="NORMAL") for seed in range(20)]
-    assert any(found < acknowledged for acknowledged, found in runs)
-
-
-async def test_whichever_operation_on_the_disk_fails_the_bank_stops_and_restarts_clean(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk fails once and then works again: nothing may be retried as though nothing had happened (pitfall 26)."""
-    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 20)
-    n = 0
-    while True:
-        n += 1
-        disk = FragileDisk(f"error-{n}", cut_at=n, once=True)
-        directory = copy_of(template, tmp_path / f"error-{n}")
-        acknowledged = await run_on(disk, directory)
-        disk.unregister()
-        found = await balance_after(directory)
-        assert found in (acknowledged, acknowledged + 2), f"operation {n}: {acknowledged} acknowledged, {found} found"
-        if not disk.failed:
-            break
-    assert acknowledged == 2 * DEPOSITS
-    assert n > 50
 
 
 async def test_a_hold_placed_twice_on_one_change_stops_the_bank(place: OnSqlite) -> None:
