@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from tests.power_cuts import CONTROLS, MANY, SCENES, at_every_operation, control, cut, quiet_logs, somewhere_fast
+from tests.power_cuts import CONTROLS, at_every_operation, control, cut, quiet_logs, somewhere_fast
+from tests.power_scenes import MANY, SCENES
 
 TRANSFERS = [name for name in SCENES if name.startswith("transfers")]
 LENGTH = {"deposits": 150, "first start": 120, "opening schema 1": 60, "opening schema 2": 35}
