@@ -5,7 +5,9 @@ A stranger's test would take a validator from a shelf; this one is small enough 
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 _TYPES: Final[dict[str, Any]] = {
@@ -21,6 +23,55 @@ _UNDERSTOOD: Final = {"type", "enum", "const", "pattern", "anyOf", "$ref", "requ
     "additionalProperties",
     *("title", "description", "examples", "default"),
 }
+
+
+@dataclass
+class Description:
+    """A bank's own description, and what an answer owes to it."""
+
+    document: Any
+
+    def objections(self, method: str, path: str, status: int, content_type: str, text: str) -> list[str]:
+        """Everything that is wrong with one answer to *method* at *path*, which has no query: it is a 500, its status
+        or its type is not described for that call, its body is not as described, or a no is no problem document.
+        """
+        where, media_type = f"{method} {path} answered {status}", content_type.partition(";")[0]
+        if status == 500:
+            return [f"{where}: {text}"]
+        found = _of_a_no(where, status, media_type, text) if status >= 400 else []
+        operation = self.operation(method, path)
+        if operation is None:
+            return found if status in (404, 405) else [*found, f"{where}, where nothing is described"]
+        described = operation["responses"].get(str(status))
+        if not described:
+            return [*found, f"{where}, which is not described: {text}"]
+        if media_type not in described["content"]:
+            return [*found, f"{where} with {media_type}"]
+        if not media_type.endswith("json"):
+            return found
+        schema = described["content"][media_type]["schema"]
+        return found + [f"{where}: {flaw}" for flaw in flaws(json.loads(text), schema, self.models)]
+
+    @property
+    def models(self) -> dict[str, Any]:
+        models: dict[str, Any] = self.document["components"]["schemas"]
+        return models
+
+    def operation(self, method: str, path: str) -> Any:
+        """What is described for *method* at *path*; ``None`` if nothing is."""
+        for template, operations in self.document["paths"].items():
+            if method.lower() in operations and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+                return operations[method.lower()]
+        return None
+
+
+def _of_a_no(where: str, status: int, media_type: str, text: str) -> list[str]:
+    if media_type != "application/problem+json":
+        return [f"{where} with {media_type}"]
+    document = json.loads(text)
+    if document["status"] != status or not re.fullmatch("[a-z_0-9]+", document["code"]):
+        return [f"{where} as {document['status']} {document['code']}"]
+    return []
 
 
 def flaws(value: Any, schema: Any, models: dict[str, Any], at: str = "answer") -> list[str]:

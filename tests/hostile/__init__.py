@@ -1,0 +1,1 @@
+"""What strangers, thieves, vandals and rogue banks send, and that nothing comes of it."""
