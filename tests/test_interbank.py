@@ -248,3 +248,11 @@ async def test_every_route_is_described(house: House) -> None:
         assert operation["tags"] == ["interbank"]
         assert set(operation["responses"]) == {"200", "400", "401", "413", "422", "503"}
         assert operation["requestBody"]["required"]
+
+
+async def test_a_query_that_was_not_signed_for_is_part_of_another_target(house: House) -> None:
+    async with httpx.AsyncClient(transport=house.transport, trust_env=False) as client:
+        headers = house.signed(BATCH).headers
+        response = await client.post("http://b/interbank/v1/prepare?x=1", content=BATCH, headers=headers)
+        assert response.status_code == 401
+        assert house.there.received == []

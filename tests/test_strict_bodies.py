@@ -323,3 +323,10 @@ async def test_an_id_that_cannot_be_one_is_not_found(bank: Hall, name: str) -> N
     ]:
         answer = await bank.client().request(method, path, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v1/accounts", "/v1/transfers", "/v1/nothing"])
+async def test_an_address_with_a_line_feed_behind_it_is_another_one(bank: Hall, path: str) -> None:
+    answer = await bank.client().get(f"{path}%0A", headers=await bank.sign_in())
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

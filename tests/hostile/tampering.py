@@ -69,8 +69,8 @@ def requests(one: Exchange, others: Sequence[Exchange]) -> Iterator[Request]:
     for what, changed in altered(one.body):
         yield replace(good, what=f"body: {what}", body=changed)
     for what, changed in altered(one.path.encode()):
-        if not changed.startswith(one.path.encode() + b"?"):  # no query stands in the target that was signed for
-            yield replace(good, what=f"path: {what}", path=changed.decode("latin-1"))
+        yield replace(good, what=f"path: {what}", path=changed.decode("latin-1"))
+    yield replace(good, what="path: a query", path=f"{one.path}?x=1")
     for method in ("GET", "PUT", "DELETE", "PATCH", "post", "POST ", "HEAD", "OPTIONS"):
         yield replace(good, what=f"method {method}", method=method)
     for other in others:
@@ -209,7 +209,7 @@ async def try_requests(scene: Scene, most: int | None = None, seed: int = 1) -> 
                 tally.accepted.append(f"{one.kind}, {request.what}: {reply.status}")
     for one in each:
         reply = await ask(scene.town.houses[one.to].app, "POST", one.path, one.headers, one.body)
-        assert reply.status == 200, f"the {one.kind} that nobody had altered was refused: {reply}"
+        assert reply.status == 200 or tally.accepted, f"the {one.kind} that nobody had altered was refused: {reply}"
     return tally
 
 

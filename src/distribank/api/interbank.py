@@ -159,7 +159,8 @@ class Interbank:
             self._under_way[sender.bank] -= 1
 
     def _verify(self, kind: str, request: Request, body: bytes) -> Verified:
-        target = f"{self._entry.url}/interbank/v1/{kind}"
+        query: bytes = request.scope["query_string"]
+        target = f"{self._entry.url}/interbank/v1/{kind}{'?' + query.decode('latin-1') if query else ''}"
         sender = self._verifier.verify_request("POST", target, request.headers.raw, body)
         if sender.bank == self._entry.code:
             raise NotSigned(Flaw.SIGNER, "this bank does not send messages to itself")
