@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -18,6 +18,11 @@ demo: $(VENV)/.installed  ## Tell the whole story on four real banks.
 
 up: $(VENV)/.installed  ## Run four banks until Ctrl-C.
 	@$(RUN) distribank up $(ARGS)
+
+MINUTES ?= 30
+
+torture: $(VENV)/.installed  ## Break five real banks at random for MINUTES (30), while many people pay; check everything.
+	@$(RUN) distribank torture --minutes $(MINUTES) $(ARGS)
 
 test: $(VENV)/.installed-dev  ## Run the tests.
 	@$(RUN) pytest $(ARGS)

@@ -1,0 +1,245 @@
+"""The nemesis: what it does to the banks, drawn from a seed, one or several things at a time, and healed again.
+
+Kills, pauses, partitions of every kind, a network that loses and repeats, clocks that are set wrong. Every kind comes
+before any comes again. When it ends, everything is healed and every bank is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from distribank.network.processes import BankProcess
+from distribank.torture import clocks
+from distribank.torture.history import History
+from distribank.torture.links import BROKEN, SILENT, Direction, Links, Weather
+
+HOLD_SECONDS: Final = (1.5, 7.0)
+"""How long faults stay."""
+CALM_SECONDS: Final = (1.0, 4.0)
+"""How long all is well between them, and before the first."""
+AT_ONCE: Final = (1, 1, 2, 2, 3)
+"""How many faults at a time, each as often as it stands here."""
+MAX_SKEW: Final = 25
+"""Seconds that a clock may be off: two that are off in opposite directions are still less than the 60 s apart within
+which banks believe one another's signatures."""
+AGAIN: Final = 0.3
+"""How often a bank that was killed is killed again while it starts."""
+
+
+@dataclass(slots=True)
+class Scene:
+    """What can be broken."""
+
+    processes: Sequence[BankProcess]
+    links: Links
+    history: History
+    skewable: bool
+    """Whether clocks can be set."""
+
+    @property
+    def codes(self) -> list[str]:
+        return [process.bank.code for process in self.processes]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing done to the banks, in words, and how it is undone."""
+
+    kind: str
+    words: str
+    begin: Callable[[], Awaitable[None]]
+    end: Callable[[], Awaitable[None]]
+
+
+def kill(scene: Scene, chance: random.Random) -> Fault:
+    """SIGKILL for one bank, some of them or all; started again, now and then killed once more while it starts."""
+    victims = _some(scene.processes, chance, most=len(scene.processes))
+    again = [process for process in victims if chance.random() < AGAIN]
+    pause = chance.uniform(0.2, 1.5)
+
+    async def begin() -> None:
+        for process in victims:
+            process.kill()
+
+    async def end() -> None:
+        for process in victims:
+            if process.pid is None:
+                process.start()
+        if again:
+            await asyncio.sleep(pause)
+            for process in again:
+                process.kill()
+                process.start()
+        await asyncio.gather(*(process.wait_ready() for process in victims))
+
+    words = f"{_names(victims)} killed" + (f", {_names(again)} again while starting" if again else "")
+    return Fault("kill", words, begin, end)
+
+
+def pause(scene: Scene, chance: random.Random) -> Fault:
+    """SIGSTOP: banks that hang, and go on as though nothing had been."""
+    victims = _some(scene.processes, chance, most=max(1, len(scene.processes) // 2))
+
+    async def begin() -> None:
+        for process in victims:
+            process.freeze()
+
+    async def end() -> None:
+        for process in victims:
+            process.thaw()
+
+    return Fault("pause", f"{_names(victims)} paused", begin, end)
+
+
+def cut_off(scene: Scene, chance: random.Random) -> Fault:
+    """One bank reaches no other, and none reaches it."""
+    alone = chance.choice(scene.codes)
+    return _between(scene, chance, "cut off", f"{alone} cut off", [alone], both_ways=True)
+
+
+def halves(scene: Scene, chance: random.Random) -> Fault:
+    """The banks fall into two parts that do not hear each other."""
+    part = chance.sample(scene.codes, chance.randint(1, len(scene.codes) // 2))
+    return _between(
+        scene, chance, "partition", f"{', '.join(sorted(part))} parted from the others", part, both_ways=True
+    )
+
+
+def one_way(scene: Scene, chance: random.Random) -> Fault:
+    """Some banks are heard no more, yet hear the others: their requests and their answers do not arrive."""
+    mute = chance.sample(scene.codes, chance.randint(1, len(scene.codes) // 2))
+    return _between(
+        scene, chance, "one-way", f"{', '.join(sorted(mute))} not heard by the others", mute, both_ways=False
+    )
+
+
+def rough(scene: Scene, chance: random.Random) -> Fault:
+    """Between all banks: requests and answers delayed, late, repeated, lost; connections that break."""
+    weather = Weather(
+        lost=chance.choice([0.0, 0.02, 0.1]),
+        broken=chance.choice([0.0, 0.02, 0.1]),
+        delay=chance.choice([0.0, 0.05, 0.4]),
+        late=chance.choice([0.02, 0.1]),
+        repeated=chance.choice([0.1, 0.5]),
+    )
+    words = (
+        f"a rough network: up to {weather.delay * 1000:.0f} ms slower, {weather.lost:.0%} lost, {weather.broken:.0%} "
+        f"broken, {weather.late:.0%} late, {weather.repeated:.0%} repeated"
+    )
+    everywhere = [(a, b) for a in scene.codes for b in scene.codes if a != b]
+    return _weather(scene, "rough network", words, everywhere, weather)
+
+
+def skew(scene: Scene, chance: random.Random) -> Fault:
+    """Clocks set wrong, by up to ``MAX_SKEW`` seconds, of some banks or all, while they run; then set right again."""
+    victims = _some(scene.processes, chance, most=len(scene.processes))
+    offs = [chance.choice([-1, 1]) * chance.randint(1, MAX_SKEW) for _process in victims]
+
+    async def begin() -> None:
+        for process, off in zip(victims, offs, strict=True):
+            clocks.set_clock(process.bank, off)
+
+    async def end() -> None:
+        for process in victims:
+            clocks.set_clock(process.bank, 0)
+
+    words = ", ".join(f"{process.bank.code} {off:+d} s" for process, off in zip(victims, offs, strict=True))
+    return Fault("clock", f"clocks off: {words}", begin, end)
+
+
+KINDS: Final[Sequence[Callable[[Scene, random.Random], Fault]]] = (kill, pause, cut_off, halves, one_way, rough, skew)
+
+
+class Nemesis:
+    """Breaks and heals until told to stop. *now* says in words what it does at the moment."""
+
+    def __init__(self, scene: Scene, chance: random.Random, say: Callable[[str], None]) -> None:
+        self.now = ""
+        self._scene = scene
+        self._chance = chance
+        self._say = say
+        self._deck: list[Callable[[Scene, random.Random], Fault]] = []
+
+    async def rage(self, seconds: float) -> None:
+        """Break and heal for about *seconds*; at the end all is healed, and all banks are ready."""
+        history = self._scene.history
+        until = history.now() + seconds
+        await asyncio.sleep(min(seconds / 4, self._chance.uniform(*CALM_SECONDS)))
+        while history.now() < until:
+            await self._round(until)
+            await asyncio.sleep(min(self._chance.uniform(*CALM_SECONDS), max(0.0, until - history.now())))
+
+    async def _round(self, until: float) -> None:
+        """Some faults, begun one behind the other, held, and ended in another order."""
+        faults = [self._draw()(self._scene, self._chance) for _fault in range(self._chance.choice(AT_ONCE))]
+        begun: list[Fault] = []
+        for fault in faults:
+            await fault.begin()
+            begun.append(fault)
+            self._tell(fault, "begin", begun)
+            await asyncio.sleep(self._chance.uniform(0, 1))
+        hold = self._chance.uniform(*HOLD_SECONDS)
+        await asyncio.sleep(max(0.5, min(hold, until - self._scene.history.now())))
+        self._look_for_the_dead()
+        for fault in self._chance.sample(begun, len(begun)):
+            await fault.end()
+            begun.remove(fault)
+            self._tell(fault, "end", begun)
+
+    def _tell(self, fault: Fault, phase: str, in_force: Sequence[Fault]) -> None:
+        value = {"kind": fault.kind, "phase": phase, "words": fault.words}
+        self._scene.history.add("nemesis", "info", "nemesis", value)
+        self.now = "; ".join(each.words for each in in_force)
+        self._say(fault.words if phase == "begin" else f"healed: {fault.words}")
+
+    def _draw(self) -> Callable[[Scene, random.Random], Fault]:
+        if not self._deck:
+            kinds = [kind for kind in KINDS if kind is not skew or self._scene.skewable]
+            self._deck = self._chance.sample(kinds, len(kinds))
+        return self._deck.pop()
+
+    def _look_for_the_dead(self) -> None:
+        """A bank that ended otherwise than by SIGKILL ended by itself."""
+        for process in self._scene.processes:
+            if process.exit_status not in (None, -signal.SIGKILL):
+                words = f"{process.bank.code} ended by itself with status {process.exit_status}"
+                value: dict[str, Any] = {"words": words}
+                self._scene.history.add("nemesis", "info", "died", value, bank=process.bank.code)
+                process.start()
+
+
+def _some(processes: Sequence[BankProcess], chance: random.Random, *, most: int) -> list[BankProcess]:
+    """Mostly one, sometimes two, now and then as many as *most*."""
+    many = min(most, chance.choice([1, 1, 1, 2, 2, most]))
+    return sorted(chance.sample(list(processes), many), key=lambda process: process.bank.code)
+
+
+def _names(processes: Sequence[BankProcess]) -> str:
+    return ", ".join(process.bank.code for process in processes)
+
+
+def _between(
+    scene: Scene, chance: random.Random, kind: str, words: str, part: Sequence[str], *, both_ways: bool
+) -> Fault:
+    """What leaves *part* is lost on its way to the others and, *both_ways*, what comes from there."""
+    others = [code for code in scene.codes if code not in part]
+    leaving = [(a, b) for a in part for b in others]
+    arriving = [(b, a) for a, b in leaving] if both_ways else []
+    weather = chance.choice([SILENT, BROKEN])
+    how = "silently" if weather is SILENT else "connections break"
+    return _weather(scene, kind, f"{words} ({how})", leaving + arriving, weather)
+
+
+def _weather(scene: Scene, kind: str, words: str, directions: list[Direction], weather: Weather) -> Fault:
+    async def begin() -> None:
+        scene.links.worsen(directions, weather)
+
+    async def end() -> None:
+        scene.links.mend(directions, weather)
+
+    return Fault(kind, words, begin, end)
