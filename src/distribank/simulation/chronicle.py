@@ -56,19 +56,19 @@ class Chronicle:
     def add(self, time: float, where: str, what: str, *things: Any) -> None:
         self.events.append(Event(time, where, what, things))
 
-    def lines(self, about: Collection[str] | None = None) -> Iterator[str]:
-        """The transcript; *about* names the transactions to tell of, with what befell the banks meanwhile."""
+    def lines(self, about: Collection[str] | None = None, last: int = 0) -> Iterator[str]:
+        """The transcript, or its *last* events; *about* names the transactions to tell of, with what befell banks."""
         names = _Names()
-        for event in self.events:
+        for event in self.events[-last:]:
             concerned = _transactions(event)
+            if about is not None and concerned and not concerned & set(about):
+                continue
             words = f"{event.time:11.6f}  {event.where:<8}  {event.what}"
             if event.things:
                 words += ": " + "; ".join(names.put(thing) for thing in event.things)
-            if about is None or not concerned or concerned & set(about):
-                yield words
+            yield words
         for number, identity in enumerate(names.known, 1):
-            if about is None or identity in about:
-                yield f"T{number} is {identity}"
+            yield f"T{number} is {identity}"
 
     def fingerprint(self) -> str:
         """SHA-256 of the whole transcript."""

@@ -57,14 +57,14 @@ def draw(chance: Random) -> Circumstances:
     quiet = chance.random() < 0.1
     return Circumstances(
         banks=chance.choice([2, 3, 3, 4, 5]),
-        storm=chance.choice([8.0, 20.0, 40.0, 60.0]),
+        storm=chance.choice([5.0, 10.0, 25.0, 40.0]),
         transfers=chance.randint(48, 64),
         tellers=chance.randint(0, 8),
         batches=chance.choice([0, 0, 1, 2]),
         audits=chance.choice([2, 3, 3, 4]),
         vote_deadline=chance.choice([0.05, 0.3, 1.0, 2.0]),
         patience=chance.choice([0.1, 0.5, 2.0]),
-        probe=chance.choice([0.3, 1.0, 2.0]),
+        probe=chance.choice([0.5, 1.0, 2.0]),
         slow_disk=chance.choice([0.0, 0.002, 0.02, 0.3]),
         lost=0.0 if quiet else chance.uniform(0, 0.2),
         twice=0.0 if quiet else chance.choice([0.0, 0.05, 0.2]),
@@ -85,7 +85,7 @@ DRAWN: Final = (
     (recovery, "INQUIRY_MARGIN", (0.01, 0.3, 1.0)),
     (recovery, "FIRST_RETRY", (0.05, 0.2, 0.5)),
     (recovery, "LAST_RETRY", (0.5, 2.0, 5.0)),
-    (recovery, "SWEEP", (0.05, 0.25)),
+    (recovery, "SWEEP", (0.1, 0.25, 0.5)),
     (snapshots, "WAIT_S", (0.05, 0.3, 1.0)),
     (snapshots, "LOOK_S", (0.02, 0.1)),
     (auditing, "ANSWER_S", (0.3, 1.0, 2.0)),
@@ -94,7 +94,7 @@ DRAWN: Final = (
     (line, "BACK_OFF_S", ((0.1, 0.2, 0.4), (0.01, 0.02, 0.04), (0.5, 1.0, 2.0))),
     (group, "LAZY_SECONDS", (0.02, 0.3, 1.0)),
 )
-"""The modules' own times and from what each is drawn; the last one of most is what is shipped."""
+"""The modules' own times and from what each is drawn; what is shipped among it."""
 
 
 @contextmanager

@@ -91,11 +91,11 @@ class Network:
         if (request.sender, request.to) in self.weather.cut:
             self._seen["lost in a partition"] += 1
         elif not self.banks[request.to].receive(request, partial(self._answer, request)):
-            self._later(_break, request)
+            self._later(_break, request, "the connection was refused, or broke")
 
     def _answer(self, request: Request, said: Said | None) -> None:
         if said is None:
-            self._later(_break, request)
+            self._later(_break, request, "the connection was refused, or broke")
         elif self._chance.random() < self.weather.lost or (request.to, request.sender) in self.weather.cut:
             self._seen["answer lost"] += 1
         else:
@@ -109,9 +109,9 @@ class Network:
         asyncio.get_running_loop().call_later(delay, then, *of, context=self._context)
 
 
-def _break(request: Request) -> None:
+def _break(request: Request, why: str) -> None:
     if not request.reply.done():
-        request.reply.set_exception(_Broken("the connection was refused, or broke"))
+        request.reply.set_exception(_Broken(why))
         request.reply.exception()
 
 
@@ -230,15 +230,14 @@ class SimulatedPeers:
         request = Request(self._own, bank, self.stamp(), cast(list[Message], messages), loop.create_future())
         self._network.send(request)
         patience = 10 * self._patience if kind == "snapshot" else self._patience
+        expiry = loop.call_later(patience, _break, request, "no answer in time")
         try:
-            async with asyncio.timeout(patience):
-                clock, answers = await request.reply
-        except TimeoutError:
-            peer.presence.failed(began, self._clock.wall_ms(), "no answer in time")
-            raise _Broken("no answer in time") from None
+            clock, answers = await request.reply
         except _Broken as broken:
             peer.presence.failed(began, self._clock.wall_ms(), str(broken))
             raise
+        finally:
+            expiry.cancel()
         self._heard(peer)
         self.hear(clock)
         if too_far_ahead(clock, self._clock.wall_ms()):
