@@ -40,7 +40,7 @@ from distribank.simulation.circumstances import Circumstances, draw, swarmed
 from distribank.simulation.faults import Faults
 from distribank.simulation.landing import Ledger, Violation
 from distribank.simulation.loop import PROCESS, SimulatedLoop
-from distribank.simulation.network import Request
+from distribank.simulation.network import LONG, Request
 from distribank.simulation.operators import Operators
 from distribank.simulation.people import People
 from distribank.simulation.verdict import Verdict
@@ -213,7 +213,7 @@ async def _campaign(
         await _check_rest(world)
         if circumstances.wild_clocks:
             await asyncio.sleep(90)  # until stamps that came from them are believed again
-        await _audit_at_rest(loop, operators)
+        await _audit_at_rest(loop, operators, CONVERGED_WITHIN + LONG * circumstances.patience)
         for broken in operators.broken:
             raise Violation(broken)
         verdict = Verdict({code: node.rows for code, node in world.nodes.items()}, people.told, operators.audits)
@@ -249,9 +249,9 @@ async def _within(seconds: float, true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.25)
 
 
-async def _audit_at_rest(loop: SimulatedLoop, operators: Operators) -> None:
-    """I1: everything can be checked, and holds; a line to a bank that has just come back may wait a little first."""
-    until = loop.time() + CONVERGED_WITHIN
+async def _audit_at_rest(loop: SimulatedLoop, operators: Operators, patience: float) -> None:
+    """I1: everything can be checked, and holds, once no request that the storm has lost is waited for any more."""
+    until = loop.time() + patience
     while (last := await operators.audit_once()) is None or not last.ok:
         if loop.time() >= until:
             raise Violation(f"I1: at rest an audit finds {last and last.findings}")
@@ -337,7 +337,7 @@ class _Listener(logging.Handler):
         if process is not None and not process.alive:
             return
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, StoreBreakage):
+        if error is not None and isinstance(_first(error), StoreBreakage):
             return
         words = record.getMessage()
         if error is None and ("by the operator" in words or ("clock_ahead" in words and self._wild_clocks)):

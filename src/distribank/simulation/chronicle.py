@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from distribank.core.money import format_amount
 from distribank.core.protocol import (
@@ -30,8 +30,7 @@ from distribank.core.protocol import (
 from distribank.core.transfer import Leg
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """At *time* (seconds), at bank *where*: *what* happened, concerning *things* (messages, records, words)."""
 
     time: float

@@ -57,7 +57,7 @@ def draw(chance: Random) -> Circumstances:
     quiet = chance.random() < 0.1
     return Circumstances(
         banks=chance.choice([2, 3, 3, 4, 5]),
-        storm=chance.choice([5.0, 10.0, 25.0, 40.0]),
+        storm=chance.choice([5.0, 10.0, 30.0, 50.0]),
         transfers=chance.randint(48, 64),
         tellers=chance.randint(0, 8),
         batches=chance.choice([0, 0, 1, 2]),
@@ -85,7 +85,7 @@ DRAWN: Final = (
     (recovery, "INQUIRY_MARGIN", (0.01, 0.3, 1.0)),
     (recovery, "FIRST_RETRY", (0.05, 0.2, 0.5)),
     (recovery, "LAST_RETRY", (0.5, 2.0, 5.0)),
-    (recovery, "SWEEP", (0.1, 0.25, 0.5)),
+    (recovery, "SWEEP", (0.25, 0.4, 0.6)),
     (snapshots, "WAIT_S", (0.05, 0.3, 1.0)),
     (snapshots, "LOOK_S", (0.02, 0.1)),
     (auditing, "ANSWER_S", (0.3, 1.0, 2.0)),

@@ -29,12 +29,11 @@ log = logging.getLogger("asyncio")
 class Process:
     """Tasks that die together. *on_step* is called after *countdown* more of their steps, before the next: a crash."""
 
-    __slots__ = ("alive", "countdown", "name", "on_step", "steps", "tasks")
+    __slots__ = ("alive", "countdown", "name", "on_step", "tasks")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        self.steps = 0
         self.countdown = 0
         self.on_step: Callable[[], None] | None = None
         self.tasks: list[asyncio.Task[Any]] = []
@@ -47,12 +46,10 @@ class Process:
 
     def step(self) -> None:
         """One more of its steps is about to run."""
-        self.steps += 1
-        if self.on_step is not None:
-            self.countdown -= 1
-            if self.countdown <= 0:
-                crash, self.on_step = self.on_step, None
-                crash()
+        self.countdown -= 1
+        if self.countdown <= 0 and self.on_step is not None:
+            crash, self.on_step = self.on_step, None
+            crash()
 
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
@@ -178,7 +175,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             if handle.cancelled():
                 continue
             if process is not None:
-                if process.alive:
+                if process.on_step is not None and process.alive:
                     process.step()
                 if not process.alive:
                     self._ghosts.append(handle)

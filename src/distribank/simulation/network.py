@@ -31,6 +31,9 @@ from distribank.ports import Clock, PeerStatus, PeerView
 QUICKEST: Final = 0.0005
 """Seconds that a message is under way at least."""
 
+LONG: Final = 10
+"""So many times as long as any other answer is that of an auditor waited for, as in the shipped client."""
+
 Said = tuple[int, list[Answer]]
 """An answer: the answering bank's stamp, and what it says to each message."""
 
@@ -229,7 +232,7 @@ class SimulatedPeers:
         self.requests[bank, kind] += 1
         request = Request(self._own, bank, self.stamp(), cast(list[Message], messages), loop.create_future())
         self._network.send(request)
-        patience = 10 * self._patience if kind == "snapshot" else self._patience
+        patience = LONG * self._patience if kind == "snapshot" else self._patience
         expiry = loop.call_later(patience, _break, request, "no answer in time")
         try:
             clock, answers = await request.reply

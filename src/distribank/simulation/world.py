@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from distribank.bank import Bank
+from distribank.bank.metrics import Metrics
 from distribank.breakages import Breakage, DurabilityLost, StoreBreakage, Unreachable
 from distribank.core.protocol import Answer, Record, State, Transaction
 from distribank.recovery import DAY_MS, Recovery
@@ -113,6 +114,7 @@ class Node:
             peers,
             self.clock,
             chance,
+            metrics=world.metrics,
             vote_deadline=at.vote_deadline,
             position_cap=at.position_cap,
         )
@@ -275,6 +277,8 @@ class World:
     stormy: bool = False
     nodes: dict[str, Node] = field(default_factory=dict)
     calendar: Calendar = field(default_factory=Calendar)
+    metrics: Metrics = field(default_factory=Metrics)
+    """One for all banks: nobody reads them here, and making them takes its time."""
     history: list[Request] = field(default_factory=list)
     """Every request that has arrived."""
     arrived: Callable[[Node, Request], None] = lambda _node, _request: None

@@ -1,0 +1,189 @@
+"""The simulation: a campaign of seeds in which everything holds, the same course each time, and bugs that it finds.
+
+``DISTRIBANK_SIMULATION_SEEDS`` names other seeds, ``7`` or ``0-999``; a failure prints the command that replays one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribank.bank.coordinating import Coordinating
+from distribank.bank.snapshots import Snapshots
+from distribank.core import coordinator, participant
+from distribank.core.participant import Event, Situation
+from distribank.core.protocol import Step
+from distribank.simulation.campaign import Failed, simulate
+from distribank.simulation.many import Record, Sums, run_many, story
+from distribank.store.group import GroupCommit
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def seeds() -> range:
+    first, _, last = os.environ.get("DISTRIBANK_SIMULATION_SEEDS", "0-999").partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+# The campaign -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(1200)
+def test_after_every_storm_every_invariant_holds_and_every_situation_was_met() -> None:
+    sums = Sums()
+    for some in run_many(seeds(), os.cpu_count() or 1):
+        sums.add(some)
+    assert not sums.failed, story(min(sums.failed))
+    assert sums.seeds == len(seeds())
+    assert sums.never() == []
+    print(sums)
+
+
+@pytest.mark.timeout(300)
+def test_a_seed_runs_the_same_course_in_every_process_whatever_its_hash_seed(tmp_path: Path) -> None:
+    courses = set()
+    for hash_seed in ("0", "1", "777"):
+        fingerprints = []
+        for seed in ("11", "12", "36", "114"):
+            file = tmp_path / f"{hash_seed}-{seed}.txt"
+            distribank("simulate", "--seed", seed, "--transcript", str(file), PYTHONHASHSEED=hash_seed)
+            found = re.search("fingerprint ([0-9a-f]{64})", file.read_text())
+            assert found
+            fingerprints.append(found.group(1))
+        courses.add(tuple(fingerprints))
+    assert len(courses) == 1
+
+
+# The command ------------------------------------------------------------------------------------------------------
+
+
+def distribank(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "distribank", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.timeout(300)
+def test_the_command_says_what_was_done_to_people_and_to_machines(tmp_path: Path) -> None:
+    record = tmp_path / "seeds.jsonl"
+    done = distribank("simulate", "--seeds", "3", "--jobs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["seeds"], said["failed"], said["never"]) == (3, {}, [])
+    assert said["transfers"] >= 3 * 48
+    done = distribank("simulate", "--seeds", "3", "--jobs", "1", "--record", str(record))
+    assert "Every invariant held, for each of 3 seeds." in done.stdout
+    assert Record(record).total().seeds == 3
+    wrong = distribank("simulate", "--seeds", "2", "--transcript", str(tmp_path / "no.txt"))
+    assert wrong.returncode == 2
+
+
+def test_a_record_is_gone_on_with(tmp_path: Path) -> None:
+    record = Record(tmp_path / "seeds.jsonl")
+    assert record.missing(range(3000)) == [range(1000), range(1000, 2000), range(2000, 3000)]
+    record.append(range(1000, 2000), Sums(seeds=1000), 1.0)
+    record.append(range(2000, 3000), Sums(seeds=400, failed={2399: "I1: no"}), 1.0)
+    assert record.missing(range(3000)) == [range(1000), range(2000, 3000)]
+
+
+# Bugs that it finds -----------------------------------------------------------------------------------------------
+
+
+def unsafe_unforced_decision(patch: pytest.MonkeyPatch) -> None:
+    """A commit decision is told before it is durable."""
+
+    def step(state: Any, event: Any, situation: Any) -> Step:
+        return really(state, event, situation)
+
+    async def feed(self: Coordinating, *of: Any) -> Step:
+        store = self._store
+        self._store = _Hasty(store)  # type: ignore[assignment]
+        try:
+            return await really_feed(self, *of)
+        finally:
+            self._store = store
+
+    really, really_feed = coordinator.step, Coordinating._feed
+    patch.setattr(coordinator, "step", step)
+    patch.setattr(Coordinating, "_feed", feed)
+
+
+class _Hasty:
+    """A store that says at once that all is durable."""
+
+    def __init__(self, store: GroupCommit) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def flushed(self) -> None:
+        """It is not."""
+
+
+def unsafe_nothing_is_forced(patch: pytest.MonkeyPatch) -> None:
+    """Votes and acknowledgements leave before they are durable."""
+
+    async def flushed(self: GroupCommit) -> None:
+        if self._broken is not None:
+            raise self._lost()
+
+    patch.setattr(GroupCommit, "flushed", flushed)
+
+
+def unsafe_snapshot_without_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """A bank answers about a stamp without moving its clock past it."""
+
+    async def stay(_self: Snapshots, _at: int) -> None:
+        """Neither merged nor floored."""
+
+    patch.setattr(Snapshots, "_pass", stay)
+
+
+def unsafe_timeout_releases_holds(patch: pytest.MonkeyPatch) -> None:
+    """A participant that is not told the outcome gives up its promise, as if that were an abort."""
+
+    def step(event: Event, situation: Situation) -> Step:
+        return really(Event.TOLD_ABORTED if event is Event.NOT_TOLD else event, situation)
+
+    really = participant.step
+    patch.setattr(participant, "step", step)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        unsafe_unforced_decision,
+        unsafe_nothing_is_forced,
+        unsafe_snapshot_without_the_clock,
+        unsafe_timeout_releases_holds,
+    ],
+)
+def test_an_unsafe_bank_is_found_within_some_seeds(
+    unsafe: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsafe(monkeypatch)
+    for seed in range(200):
+        try:
+            simulate(seed)
+        except Failed as failed:
+            why = failed.why
+            break
+    else:
+        pytest.fail("200 seeds did not find it")
+    print(f"{unsafe.__name__}: seed {seed}: {why}")
+    assert isinstance(why, AssertionError)
+    assert f"Seed {seed} does not hold" in story(seed)
