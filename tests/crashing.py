@@ -2,8 +2,9 @@
 
 Every write that is queued, every flush that returns, every message that leaves and every answer that arrives is a
 point. They are found by standing at the ports, not by a list, and the shipped code has no switch for them. Run as
-``python -m tests.crashing --env-file … --script FILE``; *FILE* says at which point to die (a number, 0 for never) and
-is looked for at each point, so that a test arms it when it likes. Points passed while armed go to FILE.points.
+``python -m tests.crashing --env-file … --script FILE``; *FILE* says at which point to die (a number, 0 for never, or
+a point's name) and is looked for at each point, so that a test arms it when it likes. Points passed while armed go to
+FILE.points.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import signal
 import sys
 from asyncio import Future
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ class Points:
         self._passed += 1
         with self._log.open("a") as log:
             log.write(f"{name}\n")
-        if self._passed == int(self._script.read_text()):
+        if self._script.read_text() in (str(self._passed), name):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 class CountingStore:
-    """A store with a point before and after each write that carries a record of the protocol."""
+    """A store with a point before and after each write, named after its records, else after its kinds of rows."""
 
     def __init__(self, store: Store, points: Points) -> None:
         self._store = store
@@ -55,10 +56,8 @@ class CountingStore:
 
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
         rows = tuple(rows)
-        kinds = [row.kind.value for row in rows if isinstance(row, Record)]
-        if not kinds:
-            return self._store.write(rows, lazy=lazy)
-        name = "+".join(kinds)
+        records = [row.kind.value for row in rows if isinstance(row, Record)]
+        name = "+".join(records or sorted({type(row).__name__ for row in rows}))
         self._points.reach(f"before {name} is queued")
         durable = self._store.write(rows, lazy=lazy)
         # The first to hear of the flush: nothing that waits for it has run yet.
@@ -87,11 +86,11 @@ class CountingPeers:
         return answer
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--env-file", type=Path, required=True)
     parser.add_argument("--script", type=Path, required=True)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     stop_when_stdin_closes()
     points = Points(given.script)
     wrapping = Wrapping(

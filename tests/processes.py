@@ -20,38 +20,113 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest_asyncio
 
-from distribank.network.client import BankClient, client_of
+from distribank.breakages import Breakage
+from distribank.network.client import AccountRef, BankClient, Session, centavos, client_of
 from distribank.network.layout import LocalBank, init
-from distribank.network.processes import BankProcess, free_base_port, running
+from distribank.network.processes import BankProcess, Process, free_base_port, running
 
 CPFS = ["52998224725", "11144477735", "12345678909", "39053344705", "98765432100", "22233366638"]
 PASSWORD = "correct horse battery staple"
 CHEAP = {"DISTRIBANK_PASSWORD_PROFILE": "cheap-for-tests"}
 
 Program = Callable[[LocalBank], list[str]]
+Begin = Callable[[list[str], IO[bytes], Mapping[str, str], int], Process]
+"""How a bank's process is begun: its command, its log, its environment, and the file that it keeps locked."""
 
 
 class RealBank(BankProcess):
     """A bank process with a client that speaks to it."""
 
-    def __init__(self, bank: LocalBank, env: Mapping[str, str], program: list[str]) -> None:
+    def __init__(self, bank: LocalBank, env: Mapping[str, str], program: list[str], start: Begin | None = None) -> None:
         super().__init__(bank, env, program)
+        if start is not None:
+            self._begin = start  # type: ignore[method-assign]
         self.code = bank.code
         self.client: BankClient = client_of(bank)
 
 
+class People:
+    """One person with an account and a consent at every bank; the network's money is what was deposited."""
+
+    def __init__(self, banks: list[RealBank]) -> None:
+        self.banks = banks
+        self.sessions: list[Session] = []
+        self.accounts: list[AccountRef] = []
+        self.total = 0
+
+    async def settle_in(self, money: int) -> People:
+        for bank in self.banks:
+            session = await bank.client.join("Maria da Silva", CPFS[0], PASSWORD)
+            account = await session.open_account()
+            (await session.deposit(account, money)).expect(201)
+            self.total += money
+            self.sessions.append(session)
+            self.accounts.append(account)
+        for session, account in zip(self.sessions, self.accounts, strict=True):
+            for other in self.banks:
+                if other.code != account.bank:
+                    (await session.consent(account, other.code, 10**9)).expect(201)
+        return self
+
+    async def status_at(self, place: int, transfer: str) -> str | None:
+        """What one bank says became of a transfer; ``None`` where it knows of none (or none that concerns her)."""
+        answer = await self.sessions[place].get(f"/v1/transfers/{transfer}")
+        return None if answer.status == 404 else str(answer.expect(200)["status"])
+
+    async def quiet(self) -> None:
+        """Wait until no bank has anything in doubt or unacknowledged."""
+        await until(self.is_quiet, "nothing is in doubt anywhere", within=20)
+
+    async def is_quiet(self) -> bool:
+        try:
+            return not any([await bank.client.in_doubt() for bank in self.banks])
+        except Breakage:
+            return False
+
+    async def check_books(self) -> None:
+        """Each bank's books balance alone, with every other's, and over the network, which says so itself."""
+        customers = suspense = 0
+        positions: dict[tuple[str, str], int] = {}
+        for bank in self.banks:
+            books = await bank.client.books()
+            assert books["balanced"], books
+            assert books["findings"] == []
+            suspense += centavos(books["books"]["suspense"])
+            for peer, amount in (await bank.client.positions()).items():
+                positions[bank.code, peer] = amount
+        for (one, other), amount in positions.items():
+            assert amount == -positions.get((other, one), 0), f"{one} and {other} do not agree"
+        for session, account in zip(self.sessions, self.accounts, strict=True):
+            posted, available = await session.balances(account)
+            assert posted == available, f"something is still held on {account}"
+            customers += posted
+        assert customers + suspense == self.total
+        await self.audit(self.banks[0])
+
+    async def audit(self, bank: RealBank) -> None:
+        """*bank* finds every bank there and nothing wrong on one consistent cut of them all."""
+        found = (await (await bank.client.operator()).post("/v1/operator/audit", {})).expect(200)
+        assert found["ok"], found
+
+
 @asynccontextmanager
 async def network_of(
-    directory: Path, banks: int = 3, *, env: Mapping[str, str] | None = None, program: Program | None = None
+    directory: Path,
+    banks: int = 3,
+    *,
+    env: Mapping[str, str] | None = None,
+    program: Program | None = None,
+    start: Begin | None = None,
 ) -> AsyncIterator[list[RealBank]]:
     """*banks* bank processes, ready, in *directory*. *env* adds to their environment; *program* replaces
-    ``python -m distribank serve`` for a bank (``--env-file FILE`` is appended to it).
+    ``python -m distribank serve`` for a bank (``--env-file FILE`` is appended to it), *start* how it becomes a process.
     """
     made = init(directory, banks, free_base_port(banks))
-    network = [RealBank(bank, {**CHEAP, **(env or {})}, program(bank) if program else []) for bank in made]
+    network = [RealBank(bank, {**CHEAP, **(env or {})}, program(bank) if program else [], start) for bank in made]
     async with AsyncExitStack() as stack:
         for bank in network:
             await stack.enter_async_context(bank.client)

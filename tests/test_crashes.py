@@ -1,6 +1,6 @@
 """Real processes, real disks, SIGKILL: whatever dies, and whenever, nothing is lost and nothing is made.
 
-A bank is killed at every point at which it writes or sends (``tests.crashing`` finds them), and at random moments
+A bank is killed at every point at which it writes or sends (``tests.crash_points`` finds them), and at random moments
 under load. Each time it comes back, every transaction ends the same at every bank, and the books are asked from
 outside, over HTTP.
 """
@@ -11,158 +11,26 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from distribank.breakages import Breakage
-from distribank.network.client import AccountRef, Session
-from distribank.network.layout import LocalBank
 from distribank.service import EXIT_DURABILITY_LOST
-from tests.processes import CHEAP, CPFS, PASSWORD, RealBank, network_of, until
+from tests.crash_points import STORIES, tell
+from tests.processes import CHEAP, People, RealBank, network_of, until
 
-FINAL = {"completed", "aborted"}
-MOMENTS = [
-    # prepares sent, votes in, decided, some commits sent, some acknowledged, all acknowledged
-    ["before Prepare", "after Prepare", "after Decided", "before Commit to 99990003", "after Commit", "after Ended"],
-    # voted, carried out
-    ["after Prepared is durable", "after Resolved is durable"],
-]
-"""The moments at which a coordinator and a participant must at least have been killed."""
+FEWEST = {"a transfer, its coordinator killed": 12, "a batch, its coordinator killed": 18}
+"""Points that a story has at least, where they are many: fewer, and it would not have been told to its end."""
 
 
-class People:
-    """One person with an account and a consent at every bank; the network's money is what was deposited."""
-
-    def __init__(self, banks: list[RealBank]) -> None:
-        self.banks = banks
-        self.sessions: list[Session] = []
-        self.accounts: list[AccountRef] = []
-        self.total = 0
-
-    async def settle_in(self, money: int) -> People:
-        for bank in self.banks:
-            session = await bank.client.join("Maria da Silva", CPFS[0], PASSWORD)
-            account = await session.open_account()
-            (await session.deposit(account, money)).expect(201)
-            self.total += money
-            self.sessions.append(session)
-            self.accounts.append(account)
-        for session, account in zip(self.sessions, self.accounts, strict=True):
-            for other in self.banks:
-                if other.code != account.bank:
-                    (await session.consent(account, other.code, 10**9)).expect(201)
-        return self
-
-    async def status_at(self, place: int, transfer: str) -> str | None:
-        """What one bank says became of a transfer; ``None`` where it knows of none (or none that concerns her)."""
-        answer = await self.sessions[place].get(f"/v1/transfers/{transfer}")
-        return None if answer.status == 404 else str(answer.expect(200)["status"])
-
-    async def quiet(self) -> None:
-        """Wait until no bank has anything in doubt or unacknowledged."""
-        await until(self.is_quiet, "nothing is in doubt anywhere", within=20)
-
-    async def is_quiet(self) -> bool:
-        try:
-            return not any([await bank.client.in_doubt() for bank in self.banks])
-        except Breakage:
-            return False
-
-    async def check_books(self) -> None:
-        """Each bank's books balance alone, with every other's, and over the network."""
-        customers = 0
-        positions: dict[tuple[str, str], int] = {}
-        for bank in self.banks:
-            books = await bank.client.books()
-            assert books["balanced"], books
-            assert books["findings"] == []
-            for peer, amount in (await bank.client.positions()).items():
-                positions[bank.code, peer] = amount
-        for (one, other), amount in positions.items():
-            assert amount == -positions.get((other, one), 0), f"{one} and {other} do not agree"
-        for session, account in zip(self.sessions, self.accounts, strict=True):
-            posted, available = await session.balances(account)
-            assert posted == available, f"something is still held on {account}"
-            customers += posted
-        assert customers == self.total
-
-
-def crashing(scripts: Path) -> Callable[[LocalBank], list[str]]:
-    """Every bank runs with a counter at its ports; it is armed by a file of its own."""
-    return lambda bank: [sys.executable, "-m", "tests.crashing", "--script", str(scripts / bank.code)]
-
-
-async def died(bank: RealBank, people: People, order: Awaitable[object]) -> bool:
-    """Whether *bank* died of *order*; if it did not, nothing of it is left to be done when this returns."""
-    await asyncio.gather(order, return_exceptions=True)
-
-    async def dead_or_quiet() -> bool:
-        return bank.pid is None or await people.is_quiet()
-
-    await until(dead_or_quiet, "the bank is dead, or done")
-    return bank.pid is None
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("victim", [0, 1], ids=["the coordinator", "a participant"])
-async def test_a_bank_killed_at_any_write_or_message_comes_back_and_the_transfer_ends_the_same_everywhere(
-    tmp_path: Path, victim: int
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", STORIES)
+async def test_a_bank_killed_at_any_write_or_message_comes_back_and_everything_ends_the_same_everywhere(
+    tmp_path: Path, name: str
 ) -> None:
-    scripts = tmp_path / "scripts"
-    scripts.mkdir()
-    async with network_of(tmp_path / "network", 3, program=crashing(scripts)) as banks:
-        people = await People(banks).settle_in(100_000)
-        a, b, c = people.accounts
-        script = scripts / banks[victim].code
-        points = 0
-        while True:
-            script.write_text(str(points + 1))
-            key = f"point {points + 1}"
-
-            def order(key: str = key) -> Awaitable[object]:
-                return people.sessions[0].transfer([(a, 100), (b, 100)], [(c, 200)], key=key.replace(" ", "-"))
-
-            dead = await died(banks[victim], people, order())
-            script.unlink()
-            if not dead:
-                break
-            points += 1
-            assert await banks[victim].restart() < 10
-            final = await retried(order)
-            await people.quiet()
-            transfer = str(final["transfer_id"])
-            assert {await people.status_at(place, transfer) for place in range(3)} - {None} == {final["status"]}
-            await people.check_books()
-        reached = points_of(script)
-        for word in MOMENTS[victim]:
-            assert any(word in point for point in reached), f"no point named {word} was ever reached"
-        assert points >= {0: 12, 1: 4}[victim], reached
-
-
-def points_of(script: Path) -> list[str]:
-    """The names of all points passed, over all the bank's lives."""
-    return Path(f"{script}.points").read_text().splitlines()
-
-
-async def retried(order: Callable[[], Awaitable[object]]) -> dict[str, object]:
-    """The final answer under the same key, asked again until there is one: a client's way to certainty."""
-    body: dict[str, object] = {}
-
-    async def final() -> bool:
-        nonlocal body
-        try:
-            answer = await order()
-        except Breakage:
-            return False
-        body = dict(answer.body)  # type: ignore[attr-defined]
-        if answer.status in (422, 503) and "transfer_id" in body:  # type: ignore[attr-defined]
-            body["status"] = "aborted"
-        return body.get("status") in FINAL
-
-    await until(final, "the transfer has its end")
-    return body
+    told = await tell(name, tmp_path)
+    assert told.kills >= FEWEST.get(name, 2), told.points
 
 
 @pytest.mark.timeout(300)

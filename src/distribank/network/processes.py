@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import IO, Any, Final, Protocol
 
 import httpx
 
@@ -53,6 +53,18 @@ _OWN_SETTINGS: Final = frozenset(
 """Settings that differ from bank to bank: one of them in our own environment must not reach them all."""
 
 
+class Process(Protocol):
+    """What a bank's process is asked, in the words of ``subprocess.Popen``."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdin(self) -> IO[Any] | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
 class BankProcess:
     """One bank's process, over any number of starts. Its methods signal only a process that is still our child."""
 
@@ -62,7 +74,7 @@ class BankProcess:
         self.started_at = 0.0
         self._env = dict(env or {})
         self._program = list(program) or [sys.executable, "-m", "distribank", "serve", "--until-stdin-closes"]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
     def pid(self) -> int | None:
@@ -88,16 +100,20 @@ class BankProcess:
         self.started_at = time.monotonic()
         runs = f"bank {self.bank.code} runs already, as the process in {self.bank.pid_file}"
         with self.bank.log_file.open("ab") as log, locked(self.bank.pid_file, runs) as pid_file:
-            self._process = subprocess.Popen(  # noqa: S603
-                [*self._program, "--env-file", str(self.bank.env_file.resolve())],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**inherited, **self._env},
-                process_group=0,
-                pass_fds=[pid_file],
-            )
+            command = [*self._program, "--env-file", str(self.bank.env_file.resolve())]
+            self._process = self._begin(command, log, {**inherited, **self._env}, pid_file)
             os.write(pid_file, str(self._process.pid).encode())
+
+    def _begin(self, command: list[str], log: IO[bytes], env: Mapping[str, str], pid_file: int) -> Process:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            process_group=0,
+            pass_fds=[pid_file],
+        )
 
     async def wait_ready(self) -> float:
         """Return once the bank is ready: seconds since its start. ``Breakage`` if it ends first, or takes too long."""
