@@ -3,13 +3,14 @@
 Every write that is queued, every flush that returns, every message that leaves and every answer that arrives is a
 point. They are found by standing at the ports, not by a list, and the shipped code has no switch for them. Run as
 ``python -m tests.crashing --env-file … --script FILE``; *FILE* says at which point to die (a number, 0 for never, or
-a point's name) and is looked for at each point, so that a test arms it when it likes. Points passed while armed go to
-FILE.points.
+a point's name), or what is lost from now on (``lose Commit``, ``lose answer to Prepare``), and is looked for at each
+point, so that a test arms it when it likes. Points passed while armed go to FILE.points.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
@@ -33,15 +34,33 @@ class Points:
         self._script = script
         self._log = Path(f"{script}.points")
         self._passed = 0
+        self._armed = (0, 0)
 
     def reach(self, name: str) -> None:
-        if not self._script.exists():
+        told = self._told()
+        if told is None:
             return
         self._passed += 1
         with self._log.open("a") as log:
             log.write(f"{name}\n")
-        if self._script.read_text() in (str(self._passed), name):
+        if told in (str(self._passed), name):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def loses(self, what: str) -> bool:
+        """Whether the script says that *what* is lost, such as ``Commit`` or ``answer to Prepare``."""
+        return self._told() == f"lose {what}"
+
+    def _told(self) -> str | None:
+        """What the script says; where it is a new one, counting begins anew."""
+        try:
+            with self._script.open() as script:
+                stat = os.fstat(script.fileno())
+                told = script.read()
+        except FileNotFoundError:
+            return None
+        if (stat.st_ino, stat.st_mtime_ns) != self._armed:
+            self._armed, self._passed = (stat.st_ino, stat.st_mtime_ns), 0
+        return told
 
 
 class CountingStore:
@@ -80,8 +99,12 @@ class CountingPeers:
 
     def ask(self, bank: str, message: Message, until: float | None = None) -> Future[Answer]:
         kind = type(message).__name__
+        if self._points.loses(kind):
+            return asyncio.get_running_loop().create_future()
         self._points.reach(f"before {kind} to {bank}")
         answer: Future[Answer] = self._peers.ask(bank, message, until)
+        if self._points.loses(f"answer to {kind}"):
+            return asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda _: self._points.reach(f"after {kind} to {bank}"))
         return answer
 
