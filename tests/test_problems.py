@@ -96,6 +96,13 @@ async def test_what_is_not_there_is_404_and_what_is_not_done_is_405() -> None:
         assert answer.json()["instance"] == answer.request.url.path
 
 
+async def test_what_is_named_outright_is_no_id_at_the_same_address() -> None:
+    async with hall() as bank:
+        wrong = await bank.client().patch("/v1/transfers/plan")
+
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
 async def test_head_is_answered_as_get_is_without_the_body() -> None:
     async with hall() as bank:
         number, who = await bank.account("1.00"), await bank.sign_in()

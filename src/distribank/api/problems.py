@@ -270,10 +270,13 @@ async def on_breakage(request: Request, error: Exception) -> Response:
 
 
 def allowed_methods(request: Request) -> list[str]:
-    """Every method that this address takes."""
+    """Every method that this address takes. What is named outright is not also an id at an address with one."""
+    path = request.scope["path"]
     routes = [route for route in request.app.routes if getattr(route, "methods", None)]
-    here = [route.methods for route in routes if route.path_regex.fullmatch(request.scope["path"])]
-    taken = {method for methods in here for method in methods}
+    here = [route for route in routes if route.path == path] or [
+        route for route in routes if route.path_regex.fullmatch(path)
+    ]
+    taken = {method for route in here for method in route.methods}
     return sorted(taken | {"HEAD"} if "GET" in taken else taken)
 
 
