@@ -44,7 +44,7 @@ class Question:
 
 HOLDER_BY_ID: Final = PERSON + " WHERE holder_id = ?1 AND cpf > ?2 LIMIT ?3"
 ACCOUNTS_OF_HOLDER: Final = (
-    ACCOUNT  # noqa: S608 - two constants
+    ACCOUNT  # noqa: S608 - two constants # nosec B608
     + """
      WHERE number IN (SELECT DISTINCT account FROM account_holder WHERE holder_id = ?1 AND account > ?2
                        ORDER BY account LIMIT ?3)
@@ -82,7 +82,7 @@ UNFINISHED: Final = (
 """
 )
 TRANSACTIONS_OF: Final = (
-    TRANSFER  # noqa: S608 - two constants
+    TRANSFER  # noqa: S608 - two constants # nosec B608
     + """
       JOIN transfer_subject AS listed ON listed.id = transfer.id
      WHERE listed.subject = ?1 AND state IN (SELECT value FROM json_each(?2))
@@ -99,7 +99,7 @@ HEURISTICS: Final = (
 """
 )
 SUSPENDED: Final = (
-    HEURISTIC  # noqa: S608 - two constants
+    HEURISTIC  # noqa: S608 - two constants # nosec B608
     + """
      WHERE damage IS NOT NULL AND (truth_at, 0, transaction_id) < (?1, ?2, ?3)
        AND EXISTS (SELECT 1 FROM json_each(damage, '$[0]')

@@ -67,7 +67,7 @@ HELD_AT: Final = """
      GROUP BY account
 """
 GUESSES: Final = (
-    HEURISTIC  # noqa: S608 - two constants
+    HEURISTIC  # noqa: S608 - two constants # nosec B608
     + """
      WHERE truth_at IS NULL
         OR EXISTS (SELECT 1 FROM record WHERE record.transaction_id = heuristic.transaction_id AND stamp > ?)
