@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import string
 from typing import Any
 
 import jwt
@@ -131,9 +132,18 @@ async def test_a_token_with_one_character_changed_opens_nothing() -> None:
     token = bank().issue(Authority.HOLDER, "h1")
     ours = bank()
 
-    for place, character in enumerate(token[:-1]):  # the last one has two bits that say nothing
+    for place, character in enumerate(token):
         other = "A" if character != "A" else "B"
         assert not await opens(ours, token[:place] + other + token[place + 1 :]), place
+
+
+async def test_a_token_has_one_written_form() -> None:
+    """The last character of a signature has two bits that say nothing, and padding would say nothing either."""
+    token, ours = bank().issue(Authority.HOLDER, "h1"), bank()
+
+    others = {token[:-1] + last for last in string.ascii_letters + string.digits + "-_"} - {token}
+    for other in (*others, f"{token}=", f"{token}=="):
+        assert not await opens(ours, other), other
 
 
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "é" * 40, "x" * 100_000, "\x00", "null"])
