@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -45,6 +45,12 @@ test-browser: $(VENV)/.installed-browser  ## Drive /docs in the chromium or Chro
 screenshots: $(VENV)/.installed-browser  ## The same, and keep the README's pictures in docs/images.
 	@$(RUN) pytest tests/browser -rs --screenshots docs/images
 
+hostile: $(VENV)/.installed-hostile  ## Send a bank all that tests/hostile knows, to the last byte; takes minutes.
+	@$(RUN) tests.hostile.campaign $(ARGS)
+
+security: $(VENV)/.installed-hostile  ## Look for mistakes that invite attackers.
+	@$(RUN) bandit --quiet --recursive --severity-level medium src
+
 check: lint types  ## Run what else has to pass: lint, types.
 
 lint: $(VENV)/.installed-dev  ## Look for mistakes and for formatting.
@@ -59,7 +65,7 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	@$(RUN) ruff format
 
 constraints:  ## Make constraints.txt and compose/requirements.txt anew, with the newest versions; needs uv.
-	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser \
+	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser --extra hostile \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
 	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \
@@ -84,6 +90,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-browser: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what the banks, their tests and the browser's driver need, into $(VENV) …"
 	@$(PIP) install -c constraints.txt -e '.[dev,browser]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
+
+$(VENV)/.installed-hostile: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the banks, their tests and those who attack them need, into $(VENV) …"
+	@$(PIP) install -c constraints.txt -e '.[dev,hostile]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
 
 $(VENV)/bin/python:

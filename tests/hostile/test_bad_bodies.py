@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from tests.hostile.tampering import one_of_each, quiet
 from tests.hostile.town import Headers, Reply, ask
 
 BANK = "99990001"
+ANSWERED: Counter[int] = Counter()
+"""How many bad requests were answered with each status."""
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Examined:
         """One bad request: its answer is a described no without anything that was sent."""
         reply = await ask(self.scene.town.houses[BANK].app, method, path, headers, *body)
         self.sent += 1
+        ANSWERED[reply.status] += 1
         text = reply.body.decode()
         told = f"{b''.join(body)[:300]!r}"
         objections = self.description.objections(
@@ -220,6 +224,7 @@ async def test_a_rogue_banks_bad_messages_are_refused_between_its_good_ones_and_
             headers = [(k.encode(), v.encode()) for k, v in signer.sign_request("POST", target, body).headers.items()]
             reply = await ask(town.houses[one.to].app, "POST", one.path, headers, body)
             examined.sent += 1
+            ANSWERED[reply.status] += 1
             content_type, text = reply.header("content-type"), reply.body.decode()
             found = examined.description.objections("POST", one.path, reply.status, content_type, text)
             if reply.status not in (200, 400, 422) or CANARY in text:
