@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -19,12 +19,13 @@ from distribank.network.client import AccountRef, Answer, BankClient, centavos
 from distribank.torture.history import History
 from distribank.torture.people import MAX_TRANSFER, People
 
-CLIENTS: Final = 8
+CLIENTS: Final = 12
 """People who pay at each bank at the same time."""
 READERS: Final = 3
 """Readers of the whole network."""
-READ_PAUSE_SECONDS: Final = 0.15
-BALANCE_PAUSE_SECONDS: Final = 0.05
+READ_PAUSE_SECONDS: Final = 0.25
+BALANCE_PAUSE_SECONDS: Final = 0.2
+PAGE_TRIES: Final = 5
 RETRY_SECONDS: Final = (0.05, 0.4)
 """Before the same is asked again."""
 IMPATIENT: Final = 0.1
@@ -174,20 +175,37 @@ class Clients:
 
     async def statement(self, person: int, account: AccountRef) -> dict[str, Any]:
         """An account's whole statement, oldest entry first, and how it stands."""
-        kind, stands = await self.balance(person, account)
-        if kind != "ok":
+        for _try in range(PAGE_TRIES):
+            kind, stands = await self.balance(person, account)
+            if kind == "ok":
+                break
+        else:
             raise Breakage(f"{name_of(account)} cannot be read: {stands}")
-        session, entries, cursor = self.people.sessions[person][account.bank], [], None
+        entries: list[list[Any]] = []
+        more: dict[str, str] = {}
         while True:
-            page = (
-                await session.get(
-                    f"/v1/accounts/{account.account}/statement", limit="200", **({"cursor": cursor} if cursor else {})
-                )
-            ).expect(200)
+            page = await self._page(person, account, more)
             entries += [_entry_of(entry) for entry in page["items"]]
-            cursor = page["next_cursor"]
-            if cursor is None:
+            if page["next_cursor"] is None:
                 return {**stands, "entries": entries[::-1]}
+            more = {"cursor": page["next_cursor"]}
+
+    async def _page(self, person: int, account: AccountRef, more: Mapping[str, str]) -> dict[str, Any]:
+        """One page of a statement, asked for again if need be."""
+        for _try in range(PAGE_TRIES):
+            try:
+                answer = await self.people.sessions[person][account.bank].get(
+                    f"/v1/accounts/{account.account}/statement", limit="200", **more
+                )
+                if answer.status == 401:
+                    await self.people.sign_in_again(person, account.bank)
+                page: dict[str, Any] = answer.expect(200)
+            except Breakage as breakage:
+                why = str(breakage)
+                await asyncio.sleep(RETRY_SECONDS[1])
+            else:
+                return page
+        raise Breakage(why)
 
 
 def transfer(people: People, bank: str, chance: random.Random) -> tuple[int, list[Leg], list[Leg]]:

@@ -27,6 +27,8 @@ AT_ONCE: Final = (1, 1, 2, 2, 3)
 MAX_SKEW: Final = 25
 """Seconds that a clock may be off: two that are off in opposite directions are still less than the 60 s apart within
 which banks believe one another's signatures."""
+READY_SECONDS: Final = 60.0
+"""How long a bank may take until it is ready: a machine that is tortured may be a busy one."""
 AGAIN: Final = 0.3
 """How often a bank that was killed is killed again while it starts."""
 
@@ -75,7 +77,7 @@ def kill(scene: Scene, chance: random.Random) -> Fault:
             for process in again:
                 process.kill()
                 process.start()
-        await asyncio.gather(*(process.wait_ready() for process in victims))
+        await asyncio.gather(*(process.wait_ready(READY_SECONDS) for process in victims))
 
     words = f"{_names(victims)} killed" + (f", {_names(again)} again while starting" if again else "")
     return Fault("kill", words, begin, end)

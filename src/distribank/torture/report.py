@@ -145,11 +145,13 @@ def _kinds(found: Figures) -> list[tuple[str, tuple[int, float, float]]]:
 
 
 def _found(verdict: Verdict, found: Figures) -> str:
-    calm = "never" if found.calm is None else f"{found.calm:.1f} s"
+    calm = (
+        "something stayed held or in doubt" if found.calm is None else f"nothing held or in doubt {found.calm:.1f} s on"
+    )
     lines = [
         f"* {verdict.entries:,} entries in the statements of the end"
         + (": every acknowledged transfer is there once and whole, no refused one is." if verdict.valid else "."),
-        f"* All healed, nothing held or in doubt any more: {calm} later.",
+        f"* All healed and every client answered: {calm}.",
         f"* The last audit: {'everything was checked, and holds' if verdict.final else 'not whole'}.",
     ]
     for kind, many in Counter(violation.kind for violation in verdict.violations).items():

@@ -17,14 +17,14 @@ from rich.console import Console
 from distribank.breakages import Breakage, Misconfigured
 from distribank.network.client import client_of
 from distribank.network.layout import HOST, LocalBank, init
-from distribank.network.processes import BankProcess, free_base_port, start_all, stop_all
+from distribank.network.processes import BankProcess, free_base_port, stop_all
 from distribank.network.terminal import cancel_on_signals, console, waiting
 from distribank.torture import clocks, history, people, report
 from distribank.torture.checker import CALM_SECONDS, check
 from distribank.torture.clients import CLIENTS, READERS, Clients
 from distribank.torture.history import History
 from distribank.torture.links import Links
-from distribank.torture.nemesis import Nemesis, Scene
+from distribank.torture.nemesis import READY_SECONDS, Nemesis, Scene
 from distribank.torture.watching import watch
 
 INTERRUPTED: Final = 130
@@ -102,11 +102,16 @@ async def _run(screen: Console, order: Order, directory: Path) -> None:
             links = await stack.enter_async_context(Links(places, chance))
             clients = [await stack.enter_async_context(client_of(bank)) for bank in banks]
             with waiting(screen, f"starting {order.banks} banks, and opening accounts at them"):
-                await start_all(processes)
+                for process in processes:
+                    process.start()
+                await asyncio.gather(*(process.wait_ready(READY_SECONDS) for process in processes))
                 everybody = await people.gather(clients)
             with History(directory / history.FILE) as written:
                 scene = Scene(processes, links, written, skewable=skewing is not None)
-                await _torture(screen, order, Clients(everybody, written, order.seed), scene)
+                try:
+                    await _torture(screen, order, Clients(everybody, written, order.seed), scene)
+                except ExceptionGroup as failed:
+                    raise failed.exceptions[0] from None  # one is enough to say; the others fell with it
     finally:
         await stop_all(processes)
 
@@ -140,9 +145,10 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
         clients.stopping.set()
         history.add("run", "info", "healed", None)
         say("all is healed; nothing new is begun")
-        await _calm(clients, history, say)
         await asyncio.wait(paying, timeout=GIVE_UP_SECONDS)
         clients.over.set()
+        say("every client knows what became of what it asked for, or has given up")
+        await _calm(clients, history, say)
         watching.cancel()
     history.add("run", "info", "links", dict(sorted(scene.links.met.items())))
     history.add("run", "info", "asked again in all", dict(clients.counts.retries))
@@ -156,14 +162,12 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
 async def _calm(clients: Clients, history: History, say: Callable[[str], None]) -> None:
     """Wait until no bank has anything in doubt or held, for a little longer than that may take."""
     begun = history.now()
-    left: Any = None
-    while history.now() - begun < 2 * CALM_SECONDS:
-        left = await _left(clients)
-        if not left:
-            break
+    last: list[str] = []
+    while (left := await _left(clients)) and history.now() - begun < 2 * CALM_SECONDS:
+        last = left
         await asyncio.sleep(LOOK_SECONDS)
     took = history.now() - begun
-    history.add("run", "info", "calm", {"seconds": round(took, 3), "left": left})
+    history.add("run", "info", "calm", {"seconds": round(took, 3), "left": left, "last": last})
     say(f"nothing is held or in doubt, {took:.1f} s later" if not left else f"still held or in doubt: {left}")
 
 
