@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distribank.cli.panels import TRYING
+from distribank.cli.options import TRYING
 
 app = typer.Typer()
 

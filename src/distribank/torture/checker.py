@@ -87,11 +87,11 @@ def check(events: Iterable[Event]) -> Verdict:
     statements = {event["value"]["account"]: event["value"] for event in history if event["f"] == "statement"}
     verdict.entries = sum(len(statement["entries"]) for statement in statements.values())
     setup = next((event["value"] for event in history if event["f"] == "setup"), None)
+    verdict.violations += _answers(history)
     if setup is None or statements.keys() != setup["accounts"].keys():
         verdict.violations.append(Violation("incomplete", "the history has no beginning, or not every statement"))
         return verdict
     accounts: dict[str, int] = setup["accounts"]
-    verdict.violations += _answers(history)
     verdict.violations += _statements(statements, accounts)
     verdict.violations += _whole(transfers, statements)
     committed = {entry[4] for statement in statements.values() for entry in statement["entries"] if entry[3]}

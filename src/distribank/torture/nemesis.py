@@ -11,7 +11,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from distribank.network.processes import BankProcess
 from distribank.torture import clocks
@@ -29,6 +29,8 @@ MAX_SKEW: Final = 25
 which banks believe one another's signatures."""
 READY_SECONDS: Final = 60.0
 """How long a bank may take until it is ready: a machine that is tortured may be a busy one."""
+LOOK_SECONDS: Final = 0.5
+"""How often it is looked whether all banks live that should."""
 AGAIN: Final = 0.3
 """How often a bank that was killed is killed again while it starts."""
 
@@ -187,7 +189,6 @@ class Nemesis:
             await asyncio.sleep(self._chance.uniform(0, 1))
         hold = self._chance.uniform(*HOLD_SECONDS)
         await asyncio.sleep(max(0.5, min(hold, until - self._scene.history.now())))
-        self._look_for_the_dead()
         for fault in self._chance.sample(begun, len(begun)):
             await fault.end()
             begun.remove(fault)
@@ -205,14 +206,16 @@ class Nemesis:
             self._deck = self._chance.sample(kinds, len(kinds))
         return self._deck.pop()
 
-    def _look_for_the_dead(self) -> None:
-        """A bank that ended otherwise than by SIGKILL ended by itself."""
-        for process in self._scene.processes:
-            if process.exit_status not in (None, -signal.SIGKILL):
-                words = f"{process.bank.code} ended by itself with status {process.exit_status}"
-                value: dict[str, Any] = {"words": words}
-                self._scene.history.add("nemesis", "info", "died", value, bank=process.bank.code)
-                process.start()
+    async def look_after(self) -> None:
+        """Start banks again that ended by themselves, which no bank may: not by SIGKILL, that is. Until cancelled."""
+        while True:
+            for process in self._scene.processes:
+                if process.exit_status not in (None, -signal.SIGKILL):
+                    words = f"{process.bank.code} ended by itself with status {process.exit_status}"
+                    self._scene.history.add("nemesis", "info", "died", {"words": words}, bank=process.bank.code)
+                    self._say(words)
+                    process.start()
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def _some(processes: Sequence[BankProcess], chance: random.Random, *, most: int) -> list[BankProcess]:

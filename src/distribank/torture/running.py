@@ -59,8 +59,9 @@ def run(order: Order, *, as_json: bool = False) -> int:
         screen.print(f"\nstopped; what there is of it is in {directory}", markup=False)
         return INTERRUPTED
     except Breakage as breakage:
-        screen.print(f"The run broke off: {breakage}\nEverything is kept in {directory}", markup=False)
-        return 1
+        if not (directory / history.FILE).exists():
+            raise
+        screen.print(f"The run broke off: {breakage}", markup=False)
     with waiting(screen, "checking the history"):
         verdict = check(history.read(directory / history.FILE))
         summary = report.write(directory, verdict)
@@ -131,6 +132,7 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
         markup=False,
     )
     async with asyncio.TaskGroup() as group:
+        looking_after = group.create_task(nemesis.look_after())
         watching = group.create_task(watch(screen, clients.counts, history.now, lambda: nemesis.now, seconds))
         paying = [
             group.create_task(clients.pay(bank, number))
@@ -150,6 +152,7 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
         say("every client knows what became of what it asked for, or has given up")
         await _calm(clients, history, say)
         watching.cancel()
+        looking_after.cancel()
     history.add("run", "info", "links", dict(sorted(scene.links.met.items())))
     history.add("run", "info", "asked again in all", dict(clients.counts.retries))
     with waiting(screen, "reading every statement"):
