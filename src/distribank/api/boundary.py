@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from distribank.api.edge import Edge
 from distribank.api.languages import wanted_by
 from distribank.api.network import not_ready
-from distribank.api.problems import Problem
+from distribank.api.problems import Problem, nothing_there
 from distribank.breakages import Breakage
 
 log = logging.getLogger("distribank.api")
@@ -59,9 +59,7 @@ class Boundary:
             await not_ready().response(path, wanted_by(scope))(scope, receive, send)
             return
         if path.endswith("\n"):  # a route's pattern would match in front of it, and two addresses be one
-            await Problem("not_found", "there is nothing at this address").response(path, wanted_by(scope))(
-                scope, receive, send
-            )
+            await nothing_there().response(path, wanted_by(scope))(scope, receive, send)
             return
         limit = MAX_LARGE_BODY if path.startswith(LARGE) else MAX_BODY
         if _announced(scope) > limit:

@@ -240,6 +240,11 @@ def _words(error: Mapping[str, Any]) -> str:
 # Handlers ---------------------------------------------------------------------------------------------------------
 
 
+def nothing_there() -> Problem:
+    """No route is at this address."""
+    return Problem("not_found", "there is nothing at this address; all that there is stands at /docs")
+
+
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what an endpoint, or the framework, refused."""
     assert isinstance(error, HTTPException)
@@ -249,7 +254,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         allowed = allowed_methods(request)
         problem = Problem("method_not_allowed", f"use {', '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
     elif error.status_code == 404:
-        problem = Problem("not_found", "there is nothing at this address; all that there is stands at /docs")
+        problem = nothing_there()
     elif error.status_code == 413:
         problem = Problem("body_too_large", "the body is larger than this address takes")
     else:
