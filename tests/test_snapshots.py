@@ -101,6 +101,27 @@ def test_what_is_in_doubt_everywhere_is_counted_nowhere_and_named() -> None:
     run(story())
 
 
+def test_a_bank_that_falls_silent_before_it_is_asked_about_doubts_is_unreachable_and_nothing_is_called_wrong() -> None:
+    """A has posted its leg and says so in its cut; that B's part is on the cut, too, it can no longer say."""
+
+    async def story() -> None:
+        async with world(2) as net:
+            here, there = await net.account(A, 100_00), await net.account(B)
+
+            async def weather(_sender: str, to: str, message: Message) -> str:
+                asks_about_doubts = isinstance(message, Snapshot) and message.transactions and to == A
+                return "lose request" if isinstance(message, Commit | Inquire) or asks_about_doubts else "deliver"
+
+            net.weather = weather
+            await net.transfer(A, (A, here, -3_00), (B, there, 3_00), wait=0.5)
+            audit = await net.banks[B].bank.auditing.audit()
+            assert codes(audit) == [(FindingCode.BANK_UNREACHABLE, A)]
+            assert [(doubt.bank, doubt.side) for doubt in audit.doubts] == [(B, Side.IN_DOUBT)]
+            net.calm()
+
+    run(story())
+
+
 def test_a_forced_part_is_named_and_a_wrong_guess_shows_until_it_is_corrected() -> None:
     async def story() -> None:
         async with world(3) as net:

@@ -49,8 +49,12 @@ class Auditing:
             if said[bank] is None
         ]
         cuts = {bank: said.get(bank) for bank in self._banks()}
-        doubts, contradictions = await self._settle(at, cuts)
-        return snapshot.examine(at, cuts, doubts, found + contradictions)
+        doubts, contradictions, silent = await self._settle(at, cuts)
+        found += [
+            Finding(FindingCode.BANK_UNREACHABLE, "it did not say what it knows of others' doubts", b) for b in silent
+        ]
+        heard = {bank: None if bank in silent else cut for bank, cut in cuts.items()}
+        return snapshot.examine(at, heard, [d for d in doubts if d.bank not in silent], found + contradictions)
 
     async def _moment(self) -> tuple[int, list[str], list[Finding]]:
         """The greatest clock of all banks, the banks that told theirs, and what is wrong with the others."""
@@ -65,8 +69,12 @@ class Auditing:
                 told[bank] = read.at
         return max(told.values(), default=self._rhythm.stamp()), list(told), found
 
-    async def _settle(self, at: int, cuts: Mapping[str, Cut | None]) -> tuple[list[Doubt], list[Finding]]:
-        """What the other banks know of every part in doubt."""
+    async def _settle(self, at: int, cuts: Mapping[str, Cut | None]) -> tuple[list[Doubt], list[Finding], list[str]]:
+        """What the other banks know of every part in doubt, and which banks were asked and gave no answer.
+
+        A silent bank may have posted, in the cut that it gave, what nobody else knows the outcome of: its cut cannot
+        be held against those of the banks in doubt.
+        """
         parts = [(bank, part) for bank, cut in cuts.items() if cut for part in cut.parts]
         asked: dict[str, list[str]] = {}
         for bank, part in parts:
@@ -74,16 +82,15 @@ class Auditing:
                 if other in cuts and other != bank and part.transaction not in asked.setdefault(other, []):
                     asked[other].append(part.transaction)
         questions = {bank: Snapshot(at, tuple(ids[:MAX_ASKED])) for bank, ids in asked.items()}
-        known = {
-            bank: said.sides for bank, said in (await self._ask(questions, Sides, ANSWER_S)).items() if said is not None
-        }
+        answers = await self._ask(questions, Sides, ANSWER_S)
+        known = {bank: said.sides for bank, said in answers.items() if said is not None}
         doubts: list[Doubt] = []
         found: list[Finding] = []
         for bank, part in parts:
             doubt, contradictions = snapshot.settle(bank, part, _said_of(part, bank, known))
             doubts.append(doubt)
             found += contradictions
-        return doubts, found
+        return doubts, found, [bank for bank in questions if cuts[bank] is not None and bank not in known]
 
     def _banks(self) -> list[str]:
         return sorted([self._rhythm.code, *(peer.bank for peer in self._peers.views())])
