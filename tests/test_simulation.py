@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 
 from distribank.bank.coordinating import Coordinating
+from distribank.bank.participating import Participating
 from distribank.bank.snapshots import Snapshots
-from distribank.core import coordinator, participant
+from distribank.core import participant
 from distribank.core.participant import Event, Situation
 from distribank.core.protocol import Step
 from distribank.simulation.campaign import Failed, simulate
@@ -93,9 +95,10 @@ def test_the_command_says_what_was_done_to_people_and_to_machines(tmp_path: Path
 def test_a_record_is_gone_on_with(tmp_path: Path) -> None:
     record = Record(tmp_path / "seeds.jsonl")
     assert record.missing(range(3000)) == [range(1000), range(1000, 2000), range(2000, 3000)]
-    record.append(range(1000, 2000), Sums(seeds=1000), 1.0)
+    record.append(range(1000, 2000), Sums(seeds=1000, seen=Counter(crash=3)), 1.0)
     record.append(range(2000, 3000), Sums(seeds=400, failed={2399: "I1: no"}), 1.0)
     assert record.missing(range(3000)) == [range(1000), range(2000, 3000)]
+    assert (record.total().seeds, record.total().seen) == (1400, Counter(crash=3))
 
 
 # Bugs that it finds -----------------------------------------------------------------------------------------------
@@ -104,19 +107,15 @@ def test_a_record_is_gone_on_with(tmp_path: Path) -> None:
 def unsafe_unforced_decision(patch: pytest.MonkeyPatch) -> None:
     """A commit decision is told before it is durable."""
 
-    def step(state: Any, event: Any, situation: Any) -> Step:
-        return really(state, event, situation)
-
     async def feed(self: Coordinating, *of: Any) -> Step:
         store = self._store
         self._store = _Hasty(store)  # type: ignore[assignment]
         try:
-            return await really_feed(self, *of)
+            return await really(self, *of)
         finally:
             self._store = store
 
-    really, really_feed = coordinator.step, Coordinating._feed
-    patch.setattr(coordinator, "step", step)
+    really = Coordinating._feed
     patch.setattr(Coordinating, "_feed", feed)
 
 
@@ -133,14 +132,19 @@ class _Hasty:
         """It is not."""
 
 
-def unsafe_nothing_is_forced(patch: pytest.MonkeyPatch) -> None:
+def unsafe_votes_and_acknowledgements_are_not_forced(patch: pytest.MonkeyPatch) -> None:
     """Votes and acknowledgements leave before they are durable."""
 
-    async def flushed(self: GroupCommit) -> None:
-        if self._broken is not None:
-            raise self._lost()
+    async def receive(self: Participating, *of: Any) -> Any:
+        store = self._store
+        self._store = _Hasty(store)  # type: ignore[assignment]
+        try:
+            return await really(self, *of)
+        finally:
+            self._store = store
 
-    patch.setattr(GroupCommit, "flushed", flushed)
+    really = Participating.receive
+    patch.setattr(Participating, "receive", receive)
 
 
 def unsafe_snapshot_without_the_clock(patch: pytest.MonkeyPatch) -> None:
@@ -167,7 +171,7 @@ def unsafe_timeout_releases_holds(patch: pytest.MonkeyPatch) -> None:
     "unsafe",
     [
         unsafe_unforced_decision,
-        unsafe_nothing_is_forced,
+        unsafe_votes_and_acknowledgements_are_not_forced,
         unsafe_snapshot_without_the_clock,
         unsafe_timeout_releases_holds,
     ],

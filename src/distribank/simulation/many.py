@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,12 @@ class Sums:
         self.cpu += other.cpu
         self.failed |= other.failed
         self.seen += other.seen
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        figures = {"seeds": self.seeds, "transfers": self.transfers, "snapshots": self.snapshots}
+        times = {"virtual": round(self.virtual, 1), "cpu": round(self.cpu, 1)}
+        return {**figures, **times, "failed": self.failed, "seen": dict(sorted(self.seen.items()))}
 
     def never(self) -> list[str]:
         """The situations that were not reached, where there were enough seeds to expect them."""
@@ -115,7 +121,7 @@ class Record:
         return [part for part in parts if part[0] not in done]
 
     def append(self, seeds: range, sums: Sums, wall: float) -> None:
-        line = {"first": seeds[0], **asdict(sums), "wall": round(wall, 1), **where()}
+        line = {"first": seeds[0], **sums.as_json(), "wall": round(wall, 1), **where()}
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +38,7 @@ def show(seeds: range, jobs: int | None, record: Path | None, *, as_json: bool) 
         sums = kept.total()
     never = sums.never()
     if as_json:
-        result = {**asdict(sums), "never": never, "wall": watch.seconds, "jobs": jobs, **where()}
+        result = {**sums.as_json(), "never": never, "wall": watch.seconds, "jobs": jobs, **where()}
         console().print(json.dumps(result, sort_keys=True), markup=False)
     else:
         _tell(sums, never, watch.seconds, jobs)
@@ -71,9 +70,7 @@ def _tell(sums: Sums, never: list[str], wall: float, jobs: int) -> None:
     if sums.failed:
         out.print(f"{len(sums.failed)} of {sums.seeds} seeds do not hold: {sorted(sums.failed)}")
     else:
-        out.print(
-            f"Every invariant held for {'all' if sums.seeds > 1 else 'the'} {sums.seeds} seed{'s' * (sums.seeds > 1)}."
-        )
+        out.print(f"Every invariant held, for each of {sums.seeds} seeds.")
 
 
 def _figures(sums: Sums, wall: float) -> str:
