@@ -15,9 +15,11 @@ from distribank.core.protocol import (
     Abort,
     Acknowledged,
     Commit,
+    Fate,
     Inquire,
     Message,
     No,
+    Outcome,
     Prepare,
     RecordKind,
     Refused,
@@ -236,6 +238,36 @@ async def test_a_hostile_bank_moves_nothing_holds_nothing_and_decides_nothing() 
         await net.settle(own.id)
         assert await in_state(net, B, own.id, State.ENDED)
         assert await net.check_books() == 100
+
+
+async def test_a_bank_without_a_part_neither_learns_nor_settles_what_others_have_in_doubt() -> None:
+    async with world(3, vote_deadline=5) as net:
+        a, b = await net.account(A, 100), await net.account(B)
+        net.weather = losing(Commit, "lose request")
+        known = (await net.transfer(A, (A, a, -10), (B, b, 10))).transaction
+        part = net.banks[B].bank.participating
+        (answer,) = await part.receive(C, 0, [Inquire(known.id, known.vote_by)])
+        assert isinstance(answer, Refused)
+        assert answer.code is Violation.NOT_YOUR_TRANSACTION
+        for outcome in (Outcome(Fate.ABORTED), Outcome(Fate.COMMITTED, known.commit_at)):
+            await part.told(known.id, C, outcome)
+            assert await in_state(net, B, known.id, State.PREPARED)
+        await part.told(known.id, A, Outcome(Fate.UNKNOWN))  # its coordinator, but it has lost its disk
+        assert await in_state(net, B, known.id, State.PREPARED)
+        net.calm()
+        await net.settle(known.id)
+        assert await net.balance(B, b) == (10, 10)
+
+
+async def test_a_clock_that_cannot_be_sound_is_not_merged_whatever_it_comes_with() -> None:
+    async with world(2) as net:
+        await net.account(A)
+        clock, minute = net.banks[A].bank.rhythm, 60_000 << 16
+        before = clock.stamp()
+        await net.banks[A].bank.participating.receive(B, (net.clock.now << 16) + minute + (1 << 16), [])
+        assert clock.stamp() == before
+        await net.banks[A].bank.participating.receive(B, (net.clock.now << 16) + minute, [])
+        assert clock.stamp() > before
 
 
 async def test_a_commit_of_other_legs_than_were_prepared_is_refused_and_the_hold_stays() -> None:

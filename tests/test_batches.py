@@ -205,3 +205,25 @@ async def test_a_bank_with_too_many_batches_takes_no_more_and_says_so(monkeypatc
         with pytest.raises(Busy):
             await order("finished")
         assert await net.balance(A, b) == (1, 1)
+
+
+async def test_a_batch_that_a_crash_interrupted_is_finished_though_nobody_asks_again() -> None:
+    async with world(2) as net:
+        a, b = await net.account(A, 100), await net.account(B)
+        net.weather = gate = Gate(Commit)
+        items = [pay((A, a, -1), (B, b, 1)) for _ in range(3)]
+        ordering = [asyncio.create_task(batch(net, items, Mode.SEQUENTIAL))]
+        await gate.reached.wait()
+        (ordered,) = await net.stores[A].find(Queries.UNFINISHED_BATCHES)
+        await net.crash(A)
+        await asyncio.gather(*ordering, return_exceptions=True)
+        net.calm()
+        await net.start(A)
+
+        async def finished() -> bool:
+            result = await net.banks[A].bank.batching.batch_for(ordered.holder_id, ordered.batch_id)
+            assert result is not None
+            return result.batch.finished_at is not None
+
+        await net.until(finished)
+        assert await net.balance(B, b) == (3, 3)

@@ -140,6 +140,44 @@ async def test_of_64_concurrent_debits_of_a_balance_that_covers_one_exactly_one_
         assert await net.check_books() == 100
 
 
+async def test_an_order_waits_its_turn_behind_a_vote_on_the_same_account() -> None:
+    """Pitfall 6, by two ways in: an order here and a debit by consent from elsewhere pass on one balance."""
+    async with world(2) as net:
+        mine, other, theirs = await net.account(B, 100), await net.account(B, 0, 1), await net.account(A)
+        await net.consent(B, mine, A)
+        looking, go_on, find = asyncio.Event(), asyncio.Event(), net.stores[B].find
+
+        async def slowly(query: Any, *key: str, **more: Any) -> Any:
+            if query is Queries.CONSENTS_ON_ACCOUNT:
+                looking.set()
+                await go_on.wait()
+            return await find(query, *key, **more)
+
+        net.stores[B].find = slowly  # type: ignore[method-assign]
+        drawn = asyncio.create_task(net.transfer(A, (B, mine, -100), (A, theirs, 100)))
+        await looking.wait()
+        spent = asyncio.create_task(net.transfer(B, (B, mine, -100), (B, other, 100)))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        done = [(await each).transaction.state for each in (drawn, spent)]
+        assert done == [State.ENDED, State.ABORTED]
+        assert await net.check_books() == 100
+
+
+async def test_of_concurrent_inflows_no_more_pass_than_a_peer_may_owe() -> None:
+    """Pitfall 6, of a position: it is checked and reserved in one moment, like an account."""
+    async with world(2, make_store=hesitant, position_cap=250, vote_deadline=5) as net:
+        mine = await net.account(A, 1000)
+        theirs = [await net.account(B) for _ in range(5)]
+        net.weather = gate = Gate(Prepare)  # they arrive at one moment
+        tries = [asyncio.create_task(net.transfer(A, (A, mine, -100), (B, to, 100))) for to in theirs]
+        await asyncio.sleep(1)
+        gate.open.set()
+        states = [done.transaction.state for done in await asyncio.gather(*tries)]
+        assert states.count(State.ENDED) == 2
+        assert await net.check_books() == 1000
+
+
 async def test_a_late_prepare_after_an_abort_is_refused_and_holds_nothing() -> None:
     """Pitfall 7: an abort arrives before its prepare; the late prepare then holds money for ever."""
     async with world(2) as net:
@@ -319,9 +357,11 @@ async def test_a_client_that_hangs_up_changes_nothing() -> None:
 
 
 async def test_a_vote_a_decision_and_an_acknowledgement_leave_only_once_they_are_durable() -> None:
-    """Pitfall 16: the remote call is made before the record that it is being made."""
+    """Pitfall 16: the remote call is made before the record that it is being made. B's disk is slower than A's."""
     async with world(2) as net:
         mine, theirs = await net.account(A, 100), await net.account(B)
+        net.stores[A].flush_gate = lambda: asyncio.ensure_future(asyncio.sleep(0.05))
+        net.stores[B].flush_gate = lambda: asyncio.ensure_future(asyncio.sleep(0.1))
         durable: list[tuple[str, str]] = []
 
         async def look(sender: str, bank: str, message: Message) -> str:

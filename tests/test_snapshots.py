@@ -8,8 +8,9 @@ import pytest
 
 from distribank.core.heuristics import Verdict
 from distribank.core.protocol import Abort, Commit, Cut, Inquire, Message, Refused, Side, Snapshot, Violation
-from distribank.core.snapshot import Audit, FindingCode
+from distribank.core.snapshot import Audit, FindingCode, examine, may_be_on
 from distribank.simulation.loop import run
+from tests.stories import INCARNATION, prepared
 from tests.world import World, world
 
 A, B, C = "99990001", "99990002", "99990003"
@@ -120,6 +121,53 @@ def test_a_bank_that_falls_silent_before_it_is_asked_about_doubts_is_unreachable
             net.calm()
 
     run(story())
+
+
+def test_what_has_its_outcome_within_a_moment_is_waited_for_and_not_listed() -> None:
+    async def story() -> None:
+        async with world(2) as net:
+            here, there = await net.account(A, 100_00), await net.account(B)
+
+            async def late(_sender: str, _to: str, message: Message) -> str:
+                await asyncio.sleep(0.3 if isinstance(message, Commit) else 0)
+                return "deliver"
+
+            net.weather = late
+            paying = asyncio.ensure_future(net.transfer(A, (A, here, -3_00), (B, there, 3_00)))
+            await asyncio.sleep(0.1)
+            audit = await net.banks[A].bank.auditing.audit()
+            assert audit.ok
+            assert audit.doubts == []
+            assert customers(audit) == 100_00
+            await paying
+
+    run(story())
+
+
+def test_a_bank_that_tells_its_clock_and_not_its_books_is_a_finding() -> None:
+    async def story() -> None:
+        async with world(2) as net:
+
+            async def silent(_sender: str, to: str, message: Message) -> str:
+                is_cut = isinstance(message, Snapshot) and message.at is not None
+                return "lose request" if is_cut and to == B else "deliver"
+
+            net.weather = silent
+            assert codes(await net.banks[A].bank.auditing.audit()) == [(FindingCode.BANK_UNREACHABLE, B)]
+
+    run(story())
+
+
+def test_a_vote_at_the_very_stamp_of_the_cut_may_be_on_it() -> None:
+    vote = prepared()
+    assert vote.prepared_at is not None
+    assert may_be_on(vote, vote.prepared_at, INCARNATION)
+    assert not may_be_on(vote, vote.prepared_at - 1, INCARNATION)
+
+
+def test_money_that_nobody_paid_in_is_found_though_each_bank_balances() -> None:
+    lonely = Cut(1, 100_00, {"cash": -60_00, "position:99999999": -40_00}, 3)
+    assert codes(examine(1, {A: lonely}, [], [])) == [(FindingCode.MONEY_DIFFERS, None)]
 
 
 def test_a_forced_part_is_named_and_a_wrong_guess_shows_until_it_is_corrected() -> None:

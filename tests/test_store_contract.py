@@ -650,6 +650,13 @@ async def test_collection_never_touches_transfers_nor_what_is_unfinished(world: 
     assert len(await world.store.find(Queries.TRANSACTIONS_OF, number(1), "ended", "preparing")) == 2
 
 
+async def test_a_commit_that_somebody_has_yet_to_acknowledge_is_never_collected(world: World) -> None:
+    """However long ago it was decided (pitfall 13)."""
+    await world.store.write([transaction(1, State.COMMITTING, decided_at=1), record(transaction_id(1), 1)])
+    assert await world.store.collect(protocol_before=10, keys_before=10, limit=100) == 0
+    assert len(await world.store.find(Queries.RECORDS_OF, transaction_id(1))) == 1
+
+
 async def test_collection_leaves_what_is_young(world: World) -> None:
     await world.store.write(old_state())
     assert await world.store.collect(protocol_before=1, keys_before=5, limit=100) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -326,6 +327,26 @@ async def test_an_operator_can_ask_again_without_waiting() -> None:
         net.calm()
         await net.banks[B].recovery.inquire_now(done.id)
         assert await in_state(net, B, done.id, State.COMMITTED)
+
+
+async def test_a_bank_is_not_ready_before_its_log_is_read() -> None:
+    """Asked earlier, it would say aborted of what it has promised or decided."""
+    async with world(2) as net:
+        await net.crash(A)
+        reading, go_on, find = asyncio.Event(), asyncio.Event(), net.stores[A].find
+
+        async def slowly(query: Any, *key: str, **more: Any) -> Any:
+            reading.set()
+            await go_on.wait()
+            return await find(query, *key, **more)
+
+        net.stores[A].find = slowly  # type: ignore[method-assign]
+        starting = asyncio.create_task(net.start(A))
+        await reading.wait()
+        assert not net.banks[A].bank.ready
+        go_on.set()
+        await starting
+        assert net.banks[A].bank.ready
 
 
 async def test_holds_and_reservations_of_what_was_begun_are_gone_after_a_restart() -> None:
