@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -35,6 +35,9 @@ crashes: $(VENV)/.installed-dev  ## Kill banks at every write and every message,
 
 powercuts: $(VENV)/.installed-dev  ## Cut the power under the store 10,000 times (CUTS=…), and report.
 	@$(RUN) tests.power_cuts --cuts $(or $(CUTS),10000) --report docs/reports/power-cuts.md $(ARGS)
+
+mutants: $(VENV)/.installed-dev  ## Plant each seeded bug and run the test that must find it; writes docs/reports/mutants.md.
+	@$(RUN) tests.mutating --report docs/reports/mutants.md $(ARGS)
 
 test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Docker and Compose v2.
 	@$(RUN) pytest -s -rs tests/compose/containers.py $(ARGS)
