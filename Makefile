@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ explore: $(VENV)/.installed-dev  ## Walk every state of the protocol, with figur
 
 crashes: $(VENV)/.installed-dev  ## Kill banks at every write and every message, 20 times over (ROUNDS=…), and report.
 	@$(RUN) tests.crash_points --rounds $(or $(ROUNDS),20) --report docs/reports/crashes.md $(ARGS)
+
+recovery: $(VENV)/.installed-dev  ## Time the recovery of banks with 0, 1,000 and 10,000 transactions in doubt, and report.
+	@$(RUN) tests.recovery_times --report docs/reports/recovery.md $(ARGS)
 
 powercuts: $(VENV)/.installed-dev  ## Cut the power under the store 10,000 times (CUTS=…), and report.
 	@$(RUN) tests.power_cuts --cuts $(or $(CUTS),10000) --report docs/reports/power-cuts.md $(ARGS)

@@ -19,6 +19,7 @@ from distribank.breakages import Breakage
 from distribank.service import EXIT_DURABILITY_LOST
 from tests.crash_points import STORIES, tell
 from tests.processes import CHEAP, People, RealBank, network_of, until
+from tests.recovery_times import measure
 
 FEWEST = {"a transfer, its coordinator killed": 12, "a batch, its coordinator killed": 18}
 """Points that a story has at least, where they are many: fewer, and it would not have been told to its end."""
@@ -31,6 +32,12 @@ async def test_a_bank_killed_at_any_write_or_message_comes_back_and_everything_e
 ) -> None:
     told = await tell(name, tmp_path)
     assert told.kills >= FEWEST.get(name, 2), told.points
+
+
+@pytest.mark.timeout(600)
+async def test_a_thousand_transactions_in_doubt_are_resolved_once_both_banks_are_up(tmp_path: Path) -> None:
+    """How long it takes is printed, and measured by ``make recovery``: a busy machine is no finding."""
+    print(await measure(1_000, tmp_path))
 
 
 @pytest.mark.timeout(300)
