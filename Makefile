@@ -8,10 +8,10 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault
 
 help:  ## Say what can be made.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 28
 
 demo: $(VENV)/.installed  ## Tell the whole story on four real banks.
 	@$(RUN) distribank demo $(ARGS)
@@ -35,6 +35,9 @@ crashes: $(VENV)/.installed-dev  ## Kill banks at every write and every message,
 
 recovery: $(VENV)/.installed-dev  ## Time the recovery of banks with 0, 1,000 and 10,000 transactions in doubt, and report.
 	@$(RUN) tests.recovery_times --report docs/reports/recovery.md $(ARGS)
+
+load-through-a-fault: $(VENV)/.installed-dev  ## Kill, freeze and cut off one of five banks under load, and report.
+	@$(RUN) tests.load_through_a_fault --report docs/reports/load-through-a-fault.md $(ARGS)
 
 powercuts: $(VENV)/.installed-dev  ## Cut the power under the store 10,000 times (CUTS=…), and report.
 	@$(RUN) tests.power_cuts --cuts $(or $(CUTS),10000) --report docs/reports/power-cuts.md $(ARGS)

@@ -58,7 +58,7 @@ def count(bank: RealBank, *states: str) -> int:
 
 
 def import_seconds(banks: int) -> float:
-    """What an interpreter takes to have all of a bank's modules, here and now, as many at a time as banks will start."""
+    """What an interpreter takes to have all of a bank's modules, here and now, as many at a time as *banks* start."""
     taken = []
     for _ in range(3):
         began = time.monotonic()

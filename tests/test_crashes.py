@@ -18,6 +18,7 @@ import pytest
 from distribank.breakages import Breakage
 from distribank.service import EXIT_DURABILITY_LOST
 from tests.crash_points import STORIES, tell
+from tests.load_through_a_fault import measure as through_every_fault
 from tests.processes import CHEAP, People, RealBank, network_of, until
 from tests.recovery_times import measure
 
@@ -156,6 +157,14 @@ async def test_a_dead_bank_costs_the_others_not_one_request_and_is_refused_witho
             return (await people.sessions[0].pay(a, dead, 100)).status == 201
 
         await until(back, "the returned bank is used again")
+
+
+async def test_under_load_a_dead_frozen_or_cut_off_bank_costs_nobody_else_a_transfer(tmp_path: Path) -> None:
+    """``make load-through-a-fault`` measures the rates; here it has to be right, however busy the machine."""
+    measured, load = await through_every_fault(1, tmp_path)
+    assert load.without_id == []
+    assert set(load.statuses(faulty=False)) <= {201, 202, 503}
+    assert all(each.during > 0 for each in measured), measured
 
 
 async def requests_of(bank: RealBank) -> dict[str, float]:
