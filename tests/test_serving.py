@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -177,6 +178,22 @@ async def test_a_large_body_is_refused_and_the_connection_goes_on() -> None:
             answer = await bank.client.post("/v1/accounts", content=b" " * size, headers=who)
             assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
         assert (await bank.client.get("/livez")).status_code == 200
+
+
+async def test_who_pours_without_end_is_cut_off_behind_the_refusal() -> None:
+    async with served() as bank:
+        reader, writer = await asyncio.open_connection("127.0.0.1", bank.port)
+        writer.write(b"POST /v1/holders HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        poured = 0
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(connections.WHOLE_REQUEST - 1):
+                while not reader.at_eof():
+                    writer.write(b" " * 65_536)
+                    await writer.drain()
+                    poured += 65_536
+        writer.close()
+
+    assert poured < 64 * 1024 * 1024  # what the bank has read, and what was on its way
 
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

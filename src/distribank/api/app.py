@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
@@ -125,4 +126,8 @@ async def _lifespan(edge: Edge, inner: Lifespan | None, app: FastAPI) -> AsyncIt
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(docs.describe(request.app))
+    """The description, written once: anybody may ask for it, as often as they like."""
+    state = request.app.state
+    if not hasattr(state, "description"):
+        state.description = to_json(docs.describe(request.app))
+    return Response(state.description, media_type="application/json")

@@ -33,6 +33,9 @@ KEEP_ALIVE: Final = 65
 MAX_HEADER: Final = 32 * 1024
 """Bytes of a request's line and header together."""
 
+MAX_BODY: Final = 5 * 1024 * 1024
+"""Bytes of a body behind whose refusal the connection ends: no address takes so much, and somebody is pouring."""
+
 MAX_NEWCOMERS: Final = 64
 """Connections of one address that have yet to send a whole request; those that are slow at it go first."""
 
@@ -98,6 +101,7 @@ class Connection(HttpToolsProtocol):
         self._receiving = False
         self._in_header = True
         self._header_size = 0
+        self._body_size = 0
 
     @property
     def at_work(self) -> bool:
@@ -133,7 +137,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._receiving = self._in_header = True
-        self._header_size = 0
+        self._header_size = self._body_size = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -152,8 +156,13 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.transport.is_closing():
-            super().on_body(body)
+        if self.transport.is_closing():
+            return
+        self._body_size += len(body)
+        if self._body_size > MAX_BODY and not self.at_work:
+            self.transport.close()
+            return
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.transport.is_closing():
