@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault coverage
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 28
@@ -56,6 +56,13 @@ screenshots: $(VENV)/.installed-browser  ## The same, and keep the README's pict
 
 hostile: $(VENV)/.installed-hostile  ## Send a bank all that tests/hostile knows, to the last byte; takes minutes.
 	@$(RUN) tests.hostile.campaign $(ARGS)
+
+coverage: $(VENV)/.installed-hostile  ## Count the branches that the tests take: all of core, 90 % of everything.
+	@$(RUN) coverage erase
+	@$(RUN) coverage run -m pytest $(ARGS)
+	@$(RUN) coverage combine --quiet
+	@$(RUN) coverage report --include='*/distribank/core/*' --fail-under=100
+	@$(RUN) coverage report --fail-under=90
 
 security: $(VENV)/.installed-hostile  ## Look for mistakes that invite attackers.
 	@$(RUN) bandit --quiet --recursive --severity-level medium src
