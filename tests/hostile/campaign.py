@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +18,10 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+
+from tests.hostile.examples import MARIA, RUI, A
+from tests.hostile.tampering import try_all
+from tests.hostile.town import ask, town
 
 EXAMPLES = "250"
 """What chance adds for each operation; the boundaries of each schema come on top."""
@@ -30,12 +35,12 @@ def run() -> int:
     print(f"revision {git.stdout.strip()}, Python {platform.python_version()}, Schemathesis {version('schemathesis')}")
     os.environ["HOSTILE_EXAMPLES"] = EXAMPLES
     failed = pytest.main(["-q", "-p", "no:cacheprovider", "tests/hostile", "tests/test_authority.py", *sys.argv[1:]])
-    from tests.hostile.tampering import try_all
-
     asked, answered = asyncio.run(try_all())
     print(f"\nafter {time.monotonic() - began:.0f} s:")
     for line in (*_lines(), _tampered("requests", asked), _tampered("answers", answered)):
         print(f"  {line}")
+    known, unknown = asyncio.run(_guesses())
+    print(f"  a wrong password took {known:.3f} ms for a CPF that is registered, {unknown:.3f} ms for one that is not")
     for accepted in (*asked.accepted, *answered.accepted):
         print(f"  ACCEPTED: {accepted}")
     return 1 if failed or asked.accepted or answered.accepted else 0
@@ -48,6 +53,24 @@ def _lines() -> list[str]:
         f"{bodies.ANSWERED.total():,} hand-made bad requests, answered {dict(sorted(bodies.ANSWERED.items()))}",
         f"{tokens.FIGURES['altered']:,} altered tokens and {tokens.FIGURES['forged']} forged ones",
     ]
+
+
+async def _guesses(times: int = 2_000) -> tuple[float, float]:
+    """Median milliseconds of a wrong password, for a CPF that is registered and for one that is not. Hashing is as
+    cheap as it can be made, so that any other difference would show.
+    """
+    taken: dict[str, list[float]] = {MARIA: [], RUI: []}
+    async with town(1) as made:
+        await made.token(A, MARIA)
+        form = [(b"content-type", b"application/x-www-form-urlencoded")]
+        for _ in range(times):
+            for cpf, each in taken.items():
+                made.stopwatch.seconds += 3_600  # no guess is throttled here
+                began = time.perf_counter()
+                reply = await ask(made.houses[A].app, "POST", "/v1/token", form, f"username={cpf}&password=x".encode())
+                each.append((time.perf_counter() - began) * 1_000)
+                assert reply.status == 401
+    return statistics.median(taken[MARIA]), statistics.median(taken[RUI])
 
 
 def _module(name: str) -> Any:
