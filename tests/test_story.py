@@ -53,3 +53,21 @@ def test_a_bank_is_not_listened_to_about_another_part_than_its_own() -> None:
     lines = tell({A: [prepared], B: [decided, prepared]}, [B], frank=True)
 
     assert [(line.bank, line.record.kind) for line in lines] == [(B, RecordKind.PREPARED)]
+
+
+def test_what_is_told_of_states_that_no_story_has_is_told_as_they_stand_and_draws_nothing() -> None:
+    """A bank may send any two words for states."""
+    odd = Record(f"{A}.0.1", 1, RecordKind.DECIDED, "asleep", "awake", "it rang")
+    lines = tell({A: [odd]}, [B], frank=True)
+
+    assert [line.words for line in lines] == ["went from asleep to awake"]
+    assert "awake" not in diagram(lines, {A: "Aroeira"}, A, [B])
+
+
+def test_a_transfer_within_one_bank_is_a_diagram_of_one_note() -> None:
+    at_once = Record(f"{A}.0.1", 1, RecordKind.DECIDED, State.NOTHING, State.ENDED, "committed at once")
+
+    drawn = diagram(tell({A: [at_once]}, [], frank=True), {A: "Aroeira"}, A, [])
+
+    assert f"Note over {A}: decision to commit, all accounts are here" in drawn
+    assert "->>" not in drawn
