@@ -20,7 +20,7 @@ from distribank.torture.links import BROKEN, SILENT, Direction, Links, Weather
 
 HOLD_SECONDS: Final = (1.5, 7.0)
 """How long faults stay."""
-CALM_SECONDS: Final = (1.0, 4.0)
+CALM_SECONDS: Final = (2.0, 6.0)
 """How long all is well between them, and before the first."""
 AT_ONCE: Final = (1, 1, 2, 2, 3)
 """How many faults at a time, each as often as it stands here."""
