@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpx
 from fastapi import FastAPI
 
 from distribank.api.app import create_app
@@ -35,7 +36,7 @@ from distribank.core.protocol import MAX_VOTE_BY_AHEAD_MS
 from distribank.peers.client import HttpPeers
 from distribank.peers.roster import Roster, load_private_key, own_keyid
 from distribank.peers.signatures import WINDOW_S, Signer, Verifier
-from distribank.ports import Peers, Store
+from distribank.ports import Chance, Clock, Peers, Store
 from distribank.recovery import DAY_MS, Recovery
 from distribank.store import open_store
 
@@ -55,10 +56,18 @@ class SystemClock:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What stands between a bank and its ports in tests that look at every write and every send; nothing otherwise."""
+    """What stands between a bank and the world in tests; nothing otherwise.
+
+    *store* and *peers* look at every write and every send. The others are a simulation's: *monotonic* gives seconds
+    that never jump, *transport* carries what is said to other banks.
+    """
 
     store: Callable[[Store], Store] = lambda store: store
     peers: Callable[[Peers], Peers] = lambda peers: peers
+    clock: Clock = field(default_factory=SystemClock)
+    chance: Chance = field(default_factory=random.SystemRandom)
+    monotonic: Callable[[], float] = time.monotonic
+    transport: httpx.AsyncBaseTransport | None = None
 
 
 class Service:
@@ -66,14 +75,15 @@ class Service:
 
     def __init__(self, settings: Settings, wrapping: Wrapping) -> None:
         self.settings = settings
-        self.clock = clock = SystemClock()
-        chance, metrics = random.SystemRandom(), Metrics()
+        self.monotonic = wrapping.monotonic
+        self.clock = clock = wrapping.clock
+        chance, metrics = wrapping.chance, Metrics()
         _check_retention(settings)
         self.roster = roster = Roster.load(settings.network_file)
         key = load_private_key(settings.private_key_file)
         signer = Signer(own_keyid(roster, settings.bank_code, key, settings.private_key_file), key, clock, chance)
         verifier = Verifier(roster.keys, clock)
-        self.store = wrapping.store(_open_store(settings, clock.wall_ms(), metrics))
+        self.store = wrapping.store(_open_store(settings, clock.wall_ms(), chance, metrics))
         self.peers = HttpPeers(
             roster,
             signer,
@@ -82,6 +92,7 @@ class Service:
             chance=chance,
             clock_now=lambda: self.bank.clock_now(),
             on_clock=lambda _bank, stamp: self.bank.rhythm.hear(stamp),
+            transport=wrapping.transport,
         )
         self.bank = Bank(
             settings.bank_code,
@@ -113,6 +124,7 @@ class Service:
             inquire_now=self.recovery.inquire_now,
             interbank=self.interbank.router().routes,
             lifespan=lambda _app: self.running(),
+            monotonic=self.monotonic,
         )
 
     @asynccontextmanager
@@ -162,13 +174,14 @@ async def _serve(settings: Settings, wrapping: Wrapping) -> int:
     return await serve(service.app(), settings.host, settings.port)
 
 
-def _open_store(settings: Settings, now_ms: int, metrics: Metrics) -> Store:
+def _open_store(settings: Settings, now_ms: int, chance: Chance, metrics: Metrics) -> Store:
     """The bank's database. The marker that tells a lost database from a new bank's stands beside its private key."""
     return open_store(
         settings.database_url,
         bank=settings.bank_code,
         marker=settings.private_key_file.with_suffix(".incarnation"),
         now_ms=now_ms,
+        chance=chance,
         on_broken=_die,
         on_flush=metrics.flushed,
     )

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distribank.breakages import DurabilityLost, Misconfigured
-from distribank.ports import Store
+from distribank.ports import Chance, Store
 
 __all__ = ["open_store"]
 
@@ -32,6 +32,7 @@ def open_store(
     bank: str,
     marker: Path,
     now_ms: int,
+    chance: Chance | None = None,
     on_broken: Callable[[DurabilityLost], None] | None = None,
     on_flush: Callable[[float, int], None] | None = None,
 ) -> Store:
@@ -51,4 +52,6 @@ def open_store(
 
     from distribank.store.sqlite import SqliteStore  # here: a simulation without apsw's extension never needs it
 
-    return SqliteStore(Path(path), bank=bank, marker=marker, now_ms=now_ms, on_broken=on_broken, on_flush=on_flush)
+    return SqliteStore(
+        Path(path), bank=bank, marker=marker, now_ms=now_ms, chance=chance, on_broken=on_broken, on_flush=on_flush
+    )
