@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault coverage simulate-stack
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault coverage simulate-stack stories
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 28
@@ -50,6 +50,9 @@ test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Do
 
 test-browser: $(VENV)/.installed-browser  ## Drive /docs in the chromium or Chrome that is installed, on two real banks.
 	@$(RUN) pytest tests/browser -rs $(ARGS)
+
+stories: $(VENV)/.installed-dev  ## Write docs/stories anew, from what happens now.
+	@DISTRIBANK_STORIES=write $(RUN) pytest tests/test_stories.py $(ARGS)
 
 simulate-stack: $(VENV)/.installed-dev  ## Run whole banks under faults, in virtual time: SEEDS=0-9999.
 	@$(RUN) tests.whole_stack_campaign $(or $(SEEDS),0-999) $(ARGS)
