@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault coverage simulate-stack stories
+.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault coverage simulate-stack stories simulate
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 28
@@ -23,6 +23,9 @@ MINUTES ?= 30
 
 torture: $(VENV)/.installed  ## Break five real banks at random for MINUTES (30), while many people pay; check everything.
 	@$(RUN) distribank torture --minutes $(MINUTES) $(ARGS)
+
+simulate: $(VENV)/.installed  ## Simulate 100,000 seeds, going on where it was stopped; takes hours.
+	@PYTHONHASHSEED=0 $(RUN) distribank simulate --seeds 100000 --record simulation.jsonl $(ARGS)
 
 test: $(VENV)/.installed-dev  ## Run the tests.
 	@$(RUN) pytest $(ARGS)

@@ -89,11 +89,10 @@ class Operators:
     # Looking ------------------------------------------------------------------------------------------------------
 
     async def audit(self) -> None:
-        """Audit the network at some moments, and once behind all faults."""
+        """Audit the network at the moments drawn for it."""
         world = self.world
-        times = sorted(world.chance.uniform(0, world.circumstances.storm) for _ in range(world.circumstances.audits))
-        for time in times:
-            await asyncio.sleep(max(0.0, time - world.loop.time()))
+        for moment in world.audit_moments:
+            await asyncio.sleep(max(0.0, moment - world.loop.time()))
             await self._audit_insistently()
 
     async def _audit_insistently(self) -> None:

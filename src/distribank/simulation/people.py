@@ -227,7 +227,12 @@ class People:
         self.world.seen["consent revoked"] += 1
 
     async def _some_time(self) -> None:
-        await asyncio.sleep(self.world.chance.uniform(0, self.world.circumstances.storm))
+        """Wait for some moment of the storm, often for one that an auditor has chosen, too."""
+        world = self.world
+        moment = world.chance.uniform(0, world.circumstances.storm)
+        if world.chance.random() < 0.3:
+            moment = world.chance.choice(world.audit_moments) + world.chance.uniform(-0.3, 0.1)
+        await asyncio.sleep(max(0.0, moment - world.loop.time()))
 
     async def _together(self, clients: int, at: str, once: Callable[[Bank], Awaitable[bool]]) -> None:
         node = self.world.nodes[at]

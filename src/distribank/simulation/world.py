@@ -286,6 +286,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.network = Network(self.chance, self.seen)
+        at = self.circumstances
+        self.audit_moments = sorted(self.chance.uniform(0, at.storm) for _ in range(at.audits))
         for number in range(1, self.circumstances.banks + 1):
             self.nodes[f"{99990000 + number}"] = Node(f"{99990000 + number}", self)
         self.network.banks = dict(self.nodes)
