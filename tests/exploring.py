@@ -7,10 +7,14 @@ what was to follow them nothing is said. **Time** is not counted: everything hap
 time decides (a deadline, a refusal past ``vote_by``, the wish to inquire) may happen whenever it could. A coordinator
 holds one debit; every participant a debit by consent and a larger credit.
 
-Three reductions, none of which hides anything. What a delivery adds to the messages *without changing its receiver* is
-added at once: the set only grows, and nothing is ever made impossible by it. Participants are told apart by nothing,
-so states that differ by their order alone are one (``_Explorer.canonical``). An answer to an inquiry is the same word
-whoever gives it: kept is that it was said, and checked when it is said.
+Three reductions, of which ``test_the_reductions_hide_nothing`` is the check. What a delivery adds to the messages
+*without changing its receiver* is added at once: the set only grows, and nothing that is wrong with few messages is
+right with more. Participants are told apart by nothing, so states that differ by their order alone are one
+(``Explorer.canonical``). An answer to an inquiry is the same word whoever gives it: kept is that it was said, and
+checked when it is said.
+
+**Nothing is stuck**: from every state, *once every message ever sent is lost and nobody crashes any more*, a state can
+be reached in which nothing is unfinished or held anywhere. Only what banks say again, and ask again, leads there.
 """
 
 from __future__ import annotations
@@ -303,6 +307,10 @@ class Coordinator:
             situation = coordinator.Situation(bank.memory, NOW, bank.present.ledger)
             step = coordinator.step(State.PREPARING, coordinator.Event.DEADLINE, situation)
             yield ("waits no longer for votes", *self._after(bank, step, HOLDER))
+        if bank.memory is not None and bank.memory.state is State.COMMITTING and not bank.queue:
+            situation = coordinator.Situation(bank.memory, NOW, bank.present.ledger)
+            step = coordinator.step(State.COMMITTING, coordinator.Event.RESTART, situation)
+            yield ("tells the commit again", *self._after(bank, step, HOLDER))
 
     def crashed(self, bank: Bank) -> Iterator[Move]:
         yield from crashes(bank, self._restarted)
@@ -511,7 +519,7 @@ class Explored:
             f"{self.worlds:,} states, {self.transitions:,} transitions, {self.seconds:.1f} s"
         )
         if self.wrong is None:
-            return f"{figures}: no promise broken, and from each of them everything can still end"
+            return f"{figures}: no promise broken, and all can end from each of them, every message lost"
         steps = [f"  {number}. {line}" for number, line in enumerate(self.story, 1)]
         return "\n".join([f"{figures}: {self.wrong}", *steps])
 
@@ -520,11 +528,15 @@ class _Wrong(Exception):
     pass
 
 
-class _Explorer:
-    def __init__(self, count: int, crash_budget: int, forced: int) -> None:
+class Explorer:
+    """One exploration. *reduced* as the module says; without it every state is walked as it is."""
+
+    def __init__(self, count: int, crash_budget: int, forced: int, *, reduced: bool = True) -> None:
+        self.reduced = reduced
         self.coordinator = Coordinator(count)
         self.participant = Participant(self.coordinator.asked())
         self.count, self.crash_budget, self.forced = count, crash_budget, forced
+        self.worlds: dict[World, int] = {}
         self.banks = Numbered()
         self.abouts = Numbered()
         # Each local step is computed once, whatever goes on elsewhere.
@@ -543,7 +555,7 @@ class _Explorer:
     def first(self) -> World:
         left = self.crash_budget << 4 | self.forced << 2
         one = self.banks[self.participant.first()] << CELL_BITS
-        return self.closed(self.banks[self.coordinator.first()], left, [one] * self.count)
+        return (self.banks[self.coordinator.first()], left, *[one] * self.count)
 
     # Local steps, each with what it adds: (words, number after, bits per participant or for all fellows, said, costs)
 
@@ -620,24 +632,29 @@ class _Explorer:
         may_crash, may_force = left >> 4 > 0, left >> 2 & 3 > 0
         words = tuple([cell & FROM_PARTICIPANT for cell in cells])
         for line, after, bits, said, cost in self.coordinator_moves(number, words, may_crash):
-            if after != number or cost:
+            if after != number or cost or not self.reduced:
                 then = [c | b for c, b in zip(cells, bits, strict=True)]
                 yield 0, line, after, (left - cost) | said, then, cost
         asking = sum(cell & ASKED for cell in cells)
         parts, before = self.parts(number), None
         for n, cell in enumerate(cells):
-            if (cell, parts[n]) == before:
+            if (cell, parts[n]) == before and self.reduced:
                 continue  # told apart from the one before by nothing
             before = cell, parts[n]
             is_asked = asking > cell & ASKED
             for line, after, fellows, said, cost in self.participant_moves(cell, is_asked, may_crash, may_force):
-                if after >> CELL_BITS != cell >> CELL_BITS or cost:
+                if after >> CELL_BITS != cell >> CELL_BITS or cost or not self.reduced:
                     then = [c | fellows if c & ASKED else c for c in cells] if fellows else cells.copy()
                     then[n] = after
                     yield n + 1, line, number, (left - cost) | said, then, cost
 
-    def closed(self, number: int, left: int, cells: list[int]) -> World:
+    def kept(self, world: World) -> World:
+        """The state that stands for *world* in this exploration."""
+        return self.canonical(self.closed(world)) if self.reduced else world
+
+    def closed(self, world: World) -> World:
         """With all that can be said without anybody changing."""
+        number, left, *cells = world
         while True:
             before = cells
             bits, said = self.coordinator_adds(number, tuple([cell & FROM_PARTICIPANT for cell in cells]))
@@ -706,80 +723,82 @@ class _Explorer:
     def walk(self) -> Explored:
         """Breadth first, so that the first thing wrong is found by a shortest way."""
         started = time.perf_counter()
-        worlds: dict[World, int] = {}
-        parents, calm, starts = array("I"), array("I"), array("Q")  # calm: steps without a fault, by their source
-        list_of: list[World] = []
-        transitions = 0
+        worlds, list_of, parents = self.worlds, [], array("I")
+        at = transitions = 0
 
-        def found(world: World, parent: int) -> int:
-            number = worlds.get(world)
-            if number is None:
-                number = worlds[world] = len(list_of)
+        def found(world: World, parent: int) -> None:
+            if world not in worlds:
+                worlds[world] = len(list_of)
                 list_of.append(world)
                 parents.append(parent)
                 why = self.wrong(world)
                 if why is not None:
                     raise _Wrong(why)
-            return number
 
         def explored(why: str | None = None, story: Iterable[str] = ()) -> Explored:
-            met = frozenset(self.banks.things[w].present.state for w in range(len(self.banks.things)))
+            met = frozenset(bank.present.state for bank in self.banks.things)
             seconds = time.perf_counter() - started
-            return Explored(
-                self.count,
-                self.crash_budget,
-                self.forced,
-                len(list_of),
-                transitions,
-                seconds,
-                met,
-                why,
-                tuple(story),
-            )
+            budgets = (self.count, self.crash_budget, self.forced)
+            return Explored(*budgets, len(list_of), transitions, seconds, met, why, tuple(story))
 
-        at = 0
         try:
-            found(self.canonical(self.first()), 0)
+            found(self.kept(self.first()), 0)
             while at < len(list_of):
-                starts.append(len(calm))
-                reached: dict[World, int] = {}
-                for _, _, number, left, cells, cost in self.moves(list_of[at]):
-                    after = self.canonical(self.closed(number, left, cells))
-                    reached[after] = min(cost, reached.get(after, cost))
-                for after, cost in reached.items():
-                    transitions += 1
-                    then = found(after, at)
-                    if not cost and then != at:
-                        calm.append(then)
+                reached = {self.kept((number, left, *cells)) for *_, number, left, cells, _ in self.moves(list_of[at])}
+                transitions += len(reached)
+                for world in reached:
+                    found(world, at)
                 at += 1
         except _Wrong as wrong:
             return explored(str(wrong), self._story(self._path(list_of, parents, len(list_of) - 1)))
         except AssertionError as refused:
-            path = self._path(list_of, parents, at)
-            return explored(f"next, {refused}", self._story(path))
-        starts.append(len(calm))
-        stuck = self._stuck(list_of, calm, starts)
+            return explored(f"next, {refused}", self._story(self._path(list_of, parents, at)))
+        stuck = self._stuck(list_of)
         if stuck is not None:
-            path = self._path(list_of, parents, stuck)
-            return explored("from here nothing can end any more", self._story(path))
+            why = "if all messages are lost now, this can never end"
+            return explored(why, self._story(self._path(list_of, parents, stuck)))
         return explored()
 
-    def _stuck(self, worlds: list[World], calm: array[int], starts: array[int]) -> int | None:
-        """A world from which no quiescent one can be reached without a further fault, or ``None``."""
-        ends = bytearray(self.is_quiescent(world) for world in worlds)
-        open_worlds = [n for n in range(len(worlds) - 1, -1, -1) if not ends[n]]
-        while True:
-            left = []
-            for n in open_worlds:
-                if any(ends[calm[k]] for k in range(starts[n], starts[n + 1])):
-                    ends[n] = 1
+    def _stuck(self, reached: list[World]) -> int | None:
+        """A world from which, all messages being lost and without a further fault, nothing quiescent can be reached."""
+        silent: dict[World, int] = {}  # in which of the worlds that were reached every message was lost
+        for number, world in enumerate(reached):
+            silent.setdefault(self._after_silence(world), number)
+        numbers = {world: number for number, world in enumerate(silent)}
+        worlds, steps, starts = list(silent), array("I"), array("Q")
+        ends = bytearray()
+        for world in worlds:  # it grows meanwhile
+            starts.append(len(steps))
+            ends.append(self.is_quiescent(world))
+            if not ends[-1]:
+                for *_, number, left, cells, _ in self.moves(world):
+                    after = self._without_counts(self.kept((number, left, *cells)))
+                    if after not in numbers:
+                        numbers[after] = len(worlds)
+                        worlds.append(after)
+                    steps.append(numbers[after])
+        starts.append(len(steps))
+        left_open = [number for number in range(len(worlds) - 1, -1, -1) if not ends[number]]
+        while left_open:
+            still = []
+            for number in left_open:
+                if any(ends[after] for after in steps[starts[number] : starts[number + 1]]):
+                    ends[number] = 1
                 else:
-                    left.append(n)
-            if not left:
-                return None
-            if len(left) == len(open_worlds):
-                return min(left)
-            open_worlds = left
+                    still.append(number)
+            if len(still) == len(left_open):
+                return min((silent[worlds[n]] for n in still if worlds[n] in silent), default=0)
+            left_open = still
+        return None
+
+    def _after_silence(self, world: World) -> World:
+        number, _, *cells = world
+        return self._without_counts(self.kept((number, 0, *(cell >> CELL_BITS << CELL_BITS for cell in cells))))
+
+    @staticmethod
+    def _without_counts(world: World) -> World:
+        """*world* without the faults that are left and what was said to whom: neither leads anywhere."""
+        return (world[0], 0, *world[2:])
 
     @staticmethod
     def _path(worlds: list[World], parents: array[int], number: int) -> list[World]:
@@ -791,10 +810,10 @@ class _Explorer:
 
     def _story(self, path: list[World]) -> Iterator[str]:
         """The way in words. Along it no participant changes its name, so it is walked anew beside the canonical one."""
-        here = self.first()
+        here = self.closed(self.first())
         for target in path[1:]:
             for who, line, number, left, cells, _ in self.moves(here):
-                after = self.closed(number, left, cells)
+                after = self.closed((number, left, *cells))
                 if self.canonical(after) == target:
                     yield f"{self._name(who)} {self._named(line)}{self._news(here, after)}"
                     here = after
@@ -819,4 +838,4 @@ class _Explorer:
 
 def explore(participants: int = 2, crashes: int = 2, forced: int = 0) -> Explored:
     """Walk all reachable states of one transaction with so many crashes in all, and so many parts forced."""
-    return _Explorer(participants, crashes, forced).walk()
+    return Explorer(participants, crashes, forced).walk()
