@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from pathlib import Path
 
 import pytest
 
 from distribank.breakages import Breakage
-from distribank.service import EXIT_DURABILITY_LOST
 from tests.crash_points import STORIES, tell
 from tests.load_through_a_fault import measure as through_every_fault
-from tests.processes import CHEAP, People, RealBank, network_of, until
+from tests.processes import People, RealBank, network_of, until
 from tests.recovery_times import measure
 
 FEWEST = {"a transfer, its coordinator killed": 12, "a batch, its coordinator killed": 18}
@@ -172,37 +170,3 @@ async def requests_of(bank: RealBank) -> dict[str, float]:
     text = (await (await bank.client.operator()).get("/metrics")).expect(200)
     lines = [line for line in text.splitlines() if line.startswith("distribank_interbank_requests{")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
-
-
-async def test_a_bank_whose_disk_is_full_stops_with_a_clear_message_and_restarts_with_all_it_acknowledged(
-    tmp_path: Path,
-) -> None:
-    """Pitfall 26, on a real process: a failed write is not retried as though nothing had happened."""
-    limited = f'ulimit -f 400; exec "{sys.executable}" -m distribank serve "$@"'
-    async with network_of(tmp_path / "network", 2, program=lambda _bank: ["bash", "-c", limited, "bank"]) as banks:
-        people = await People(banks).settle_in(100_000)
-        account = people.accounts[0]
-        acknowledged = 0
-        while banks[0].pid is not None:
-            try:
-                answer = await people.sessions[0].deposit(account, 100)
-            except Breakage:
-                break
-            acknowledged += answer.status == 201
-            assert answer.status in (201, 503)
-
-        async def stopped() -> bool:
-            return banks[0].pid is None
-
-        await until(stopped, "the bank has stopped by itself")
-        assert banks[0].exit_status == EXIT_DURABILITY_LOST
-        assert "this bank stops at once, because it cannot write" in banks[0].last_words()
-        after = RealBank(banks[0].bank, CHEAP, [])
-        try:
-            await after.restart()
-            posted, _ = await people.sessions[0].balances(account)
-            assert posted - 100_000 in (acknowledged * 100, (acknowledged + 1) * 100)
-            assert (await after.client.books())["balanced"]
-        finally:
-            await after.stop()
-            await after.client.close()
