@@ -33,6 +33,7 @@ def environment(bank: LocalBank, found: Path) -> Mapping[str, str]:
         "FAKETIME_TIMESTAMP_FILE": str(_file(bank).resolve()),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else every wait of a thread with a time-out is off, or spins
         "NO_FAKE_STAT": "1",
     }
 
