@@ -6,14 +6,21 @@ in several processes. A failure prints the command that replays its seed.
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from distribank import recovery
+from distribank.api import tokens
+from distribank.bank import coordinating, ordering, participating
+from distribank.peers import line, signatures
 from tests.whole_stack_campaign import REACHED, run_seed, seeds_of
 
 REPEATED = "3,21,30"
@@ -43,3 +50,65 @@ def test_a_seed_is_the_same_story_in_every_process_to_the_byte() -> None:
     first = told("0")
     assert first.count("seed ") == 3
     assert told("1") == told("2") == first
+
+
+MUTANTS: dict[str, tuple[Any, str, str, str]] = {
+    "a body is taken for what was signed": (signatures, "_check_digest", "!= content_digest(body)", "== ''"),
+    "a signature is not looked at": (
+        signatures.Verifier,
+        "_check_signature",
+        'raise NotSigned(Flaw.SIGNATURE, f"not made by the key {signature.keyid}") from None',
+        "return",
+    ),
+    "tokens end with the process": (tokens.Tokens, "__init__", "= secret", "= secret + secrets.token_hex()"),
+    "votes leave before they are durable": (
+        participating.Participating,
+        "receive",
+        "if any(not isinstance(message, Abort) for message in messages):",
+        "if False:",
+    ),
+    "a decision is told before it is durable": (
+        coordinating.Coordinating,
+        "_feed",
+        "await self._store.flushed()",
+        "pass",
+    ),
+    "a 202 is no promise": (
+        ordering.Ordering,
+        "_promise_to_find",
+        "self._rhythm.write([replace(named, answered=True)])",
+        "pass",
+    ),
+    "commits are not sent again": (
+        recovery.Recovery,
+        "_tell_again",
+        "await self._ask(",
+        "None and (",
+    ),
+    "answers are given to the wrong messages": (line.Line, "delivered", "reversed(answers)", "answers"),
+}
+"""Defects in what ships: the place, what stands there, and what stands there instead."""
+
+HEAD = "from __future__ import annotations\n"
+ENOUGH = 60
+"""Seeds after which a defect that nobody has seen counts as one that nobody would see."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited", "ignore:Exception ignored in")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_defect_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, function, old, new = MUTANTS[name]
+    source = textwrap.dedent(inspect.getsource(getattr(place, function)))
+    assert old in source
+    module = place if inspect.ismodule(place) else inspect.getmodule(place)
+    made: dict[str, Any] = {}
+    exec(compile(f"{HEAD}{source.replace(old, new)}", name, "exec"), vars(module), made)  # noqa: S102
+    monkeypatch.setattr(place, function, made[function])
+    for seed in range(ENOUGH):
+        try:
+            run_seed(seed)
+        except Exception as seen:
+            print(f"{name}: seen in seed {seed}: {seen}")
+            return
+    raise AssertionError(f"not seen in {ENOUGH} seeds: {name}")
