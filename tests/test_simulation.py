@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import pytest
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.participating import Participating
 from distribank.bank.snapshots import Snapshots
-from distribank.core import participant
+from distribank.core import coordinator, participant
 from distribank.core.participant import Event, Situation
-from distribank.core.protocol import Step
+from distribank.core.protocol import Commit, Fate, Message, Outcome, Prepare, Step
 from distribank.simulation.campaign import Failed, simulate
 from distribank.simulation.many import Record, Sums, run_many, story
 from distribank.store.group import GroupCommit
@@ -132,19 +133,40 @@ class _Hasty:
         """It is not."""
 
 
-def unsafe_votes_and_acknowledgements_are_not_forced(patch: pytest.MonkeyPatch) -> None:
-    """Votes and acknowledgements leave before they are durable."""
-
-    async def receive(self: Participating, *of: Any) -> Any:
+def _not_forced(patch: pytest.MonkeyPatch, kind: type[Message]) -> None:
+    async def receive(self: Participating, sender: str, clock: int, messages: Sequence[Message]) -> Any:
         store = self._store
-        self._store = _Hasty(store)  # type: ignore[assignment]
+        if all(isinstance(message, kind) for message in messages):
+            self._store = _Hasty(store)  # type: ignore[assignment]
         try:
-            return await really(self, *of)
+            return await really(self, sender, clock, messages)
         finally:
             self._store = store
 
     really = Participating.receive
     patch.setattr(Participating, "receive", receive)
+
+
+def unsafe_votes_are_not_forced(patch: pytest.MonkeyPatch) -> None:
+    """A vote leaves before it is durable."""
+    _not_forced(patch, Prepare)
+
+
+def unsafe_acknowledged_before_forced(patch: pytest.MonkeyPatch) -> None:
+    """A commit is acknowledged before it is durable."""
+    _not_forced(patch, Commit)
+
+
+def unsafe_answered_while_voting(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator that is still collecting votes tells who asks that it has aborted."""
+
+    def step(state: Any, event: Any, situation: Any) -> Step:
+        made = really(state, event, situation)
+        undecided = made.answer == Outcome(Fate.UNDECIDED)
+        return replace(made, answer=Outcome(Fate.ABORTED)) if undecided else made
+
+    really = coordinator.step
+    patch.setattr(coordinator, "step", step)
 
 
 def unsafe_snapshot_without_the_clock(patch: pytest.MonkeyPatch) -> None:
@@ -171,7 +193,9 @@ def unsafe_timeout_releases_holds(patch: pytest.MonkeyPatch) -> None:
     "unsafe",
     [
         unsafe_unforced_decision,
-        unsafe_votes_and_acknowledgements_are_not_forced,
+        unsafe_votes_are_not_forced,
+        unsafe_acknowledged_before_forced,
+        unsafe_answered_while_voting,
         unsafe_snapshot_without_the_clock,
         unsafe_timeout_releases_holds,
     ],

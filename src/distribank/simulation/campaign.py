@@ -24,15 +24,20 @@ from distribank.core.protocol import (
     FORCED,
     UNFINISHED,
     Abort,
+    Acknowledged,
     Answer,
     Commit,
+    Cut,
     Fate,
     Inquire,
+    Message,
     Outcome,
     Prepare,
+    Sides,
     Snapshot,
     State,
     Transaction,
+    Yes,
 )
 from distribank.ports import PeerStatus
 from distribank.simulation.chronicle import Chronicle
@@ -286,6 +291,23 @@ def _unrest(node: Node) -> dict[str, object]:
     return {what: each for what, each in left.items() if each}
 
 
+def _not_on_disk(node: Node, message: Message, answer: Answer) -> str:
+    """What *answer* says and no row on the disk of *node* bears out, in words."""
+    if isinstance(answer, Cut | Sides) and node.last_stamp < answer.at:
+        return f"that its clock is past {answer.at}"
+    if not isinstance(message, Prepare | Commit | Inquire):
+        return ""
+    known = node.rows[Transaction].get(message.transaction)
+    committed = known is not None and known.commit_at is not None
+    if isinstance(answer, Yes) and (known is None or known.prepared_at is None):
+        return f"yes to {message.transaction}"
+    if isinstance(message, Commit) and isinstance(answer, Acknowledged) and not committed:
+        return f"that it has committed {message.transaction}"
+    if isinstance(answer, Outcome) and answer.fate is Fate.COMMITTED and not committed:
+        return f"that {message.transaction} is committed"
+    return ""
+
+
 class Witness:
     """Counts what messages meet, from outside."""
 
@@ -309,9 +331,11 @@ class Witness:
         self._world.history.append(request)
 
     def answered(self, node: Node, request: Request, answers: list[Answer]) -> None:
-        """A bank has said something."""
+        """A bank has said something; what it promises by it is on its disk by now (I3, I12)."""
         seen = self._world.seen
         for message, answer in zip(request.messages, answers, strict=True):
+            if unkept := _not_on_disk(node, message, answer):
+                self._world.loop.fail(Violation(f"I3, I12: {node.code} says {unkept}, and its disk does not have it"))
             code = getattr(answer, "code", None)
             if code is not None:
                 seen[f"refused: {code}"] += 1

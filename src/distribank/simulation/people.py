@@ -148,9 +148,16 @@ class People:
             result = await bank.ordering.order(holder, legs, None, name, wait)
             self.world.seen["202"] += result.transaction.state not in DECIDED
             self.world.tell("client", f"of {key} is told {result.transaction.state}", About(result.transaction.id))
+            self._is_on_disk(at, key, result.transaction)
             return self.told.hear(key, result.transaction)
 
         await self._together(chance.choice([1, 1, 1, 1, 1, 3]), at, once)
+
+    def _is_on_disk(self, at: str, key: str, told: Transaction) -> None:
+        """What a client is told is durable in the moment in which it is said."""
+        known = self.world.nodes[at].rows[Transaction].get(told.id)
+        if told.state in DECIDED and (known is None or DECIDED.get(known.state) != DECIDED[told.state]):
+            self.told.contradictions.append(f"{key} was told {told.state} of {told.id}, which is not on the disk")
 
     async def batch(self, key: str) -> None:
         """A batch of transfers; each item has its own outcome."""

@@ -92,9 +92,18 @@ class Node:
     @property
     def rows(self) -> dict[type, dict[Any, Any]]:
         """What is durable here."""
+        return self._durable.rows
+
+    @property
+    def last_stamp(self) -> int:
+        """The greatest stamp that is durable here."""
+        return self._durable.last_stamp
+
+    @property
+    def _durable(self) -> Disk:
         disk = self.store.disk if self.up else self.disk
         assert disk is not None
-        return disk.rows
+        return disk
 
     def start(self) -> None:
         """Begin a process on this bank's disk, which reads its log before it serves."""
