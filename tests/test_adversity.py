@@ -30,8 +30,9 @@ from distribank.core.protocol import (
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
+from distribank.simulation.people import make_legs
 from tests.weather import Gate, in_state, losing, prepared
-from tests.world import World, codes, make_legs, world
+from tests.world import World, codes, world
 
 A, B, C, D = codes(4)
 TURNS = range(0, 60, 3)

@@ -15,8 +15,9 @@ from distribank.core.ledger import Account
 from distribank.core.protocol import Commit, Message, Prepare, State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
+from distribank.simulation.people import make_legs
 from tests.weather import Gate
-from tests.world import World, codes, make_legs, world
+from tests.world import World, codes, world
 
 A, B = codes(2)
 

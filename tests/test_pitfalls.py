@@ -35,9 +35,10 @@ from distribank.core.protocol import (
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from distribank.recovery import AT_ONCE
+from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
 from tests.weather import Gate, in_state, losing, prepared
-from tests.world import World, codes, make_legs, world
+from tests.world import World, codes, world
 
 A, B, C, D, E = codes(5)
 

@@ -20,9 +20,9 @@ from distribank.core.holders import Holder
 from distribank.core.ledger import Account, AccountType, EntryKind
 from distribank.core.protocol import UNFINISHED, Answer, Message, Transaction
 from distribank.core.refusals import Refusal
-from distribank.core.transfer import Direction, Leg
 from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
+from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
 
 Weather = Callable[[str, str, Message], Awaitable[str]]
@@ -300,14 +300,6 @@ class World:
             assert amount + positions.get((b, a), 0) == 0, f"{a} and {b} do not agree on what one owes the other"
         assert total + suspense == -cash
         return total
-
-
-def make_legs(*legs: tuple[str, str, int]) -> tuple[Leg, ...]:
-    """Legs from (bank, account, centavos), negative for a debit."""
-    return tuple(
-        Leg(i, bank, account, Direction.DEBIT if amount < 0 else Direction.CREDIT, abs(amount))
-        for i, (bank, account, amount) in enumerate(legs, 1)
-    )
 
 
 async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asyncio.Event) -> None:
