@@ -214,4 +214,8 @@ def test_an_unsafe_bank_is_found_within_some_seeds(
         pytest.fail("200 seeds did not find it")
     print(f"{unsafe.__name__}: seed {seed}: {why}")
     assert isinstance(why, AssertionError)
-    assert f"Seed {seed} does not hold" in story(seed)
+    told = story(seed)
+    assert f"Seed {seed} does not hold" in told
+    assert f"distribank simulate --seed {seed}" in told
+    assert "Python" in told
+    assert "has on disk" in told
