@@ -744,7 +744,8 @@ class Explorer:
         try:
             found(self.kept(self.first()), 0)
             while at < len(list_of):
-                reached = {self.kept((number, left, *cells)) for *_, number, left, cells, _ in self.moves(list_of[at])}
+                moves = self.moves(list_of[at])
+                reached = dict.fromkeys(self.kept((number, left, *cells)) for *_, number, left, cells, _ in moves)
                 transitions += len(reached)
                 for world in reached:
                     found(world, at)

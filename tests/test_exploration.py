@@ -44,6 +44,7 @@ def test_the_reductions_hide_nothing() -> None:
             reduced.setdefault(banks_of(renamed, left, ordered), []).append((left, *ordered))
     fewer, explorer.worlds, explorer.reduced = len(explorer.worlds), {}, False
     explored = explorer.walk()
+    print(f"\nwithout reductions, {explored}")
     assert explored.wrong is None, str(explored)
     assert explored.worlds > 4 * fewer
     met = set()
