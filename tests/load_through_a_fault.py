@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distribank.breakages import Breakage
-from tests.processes import People, RealBank, network_of, until
+from tests.processes import SLOW_MACHINE_S, People, RealBank, network_of, until
 
 WORKERS = 12
 BACK_WITHIN_S = 5.0
@@ -135,7 +135,7 @@ def faults() -> dict[str, tuple[Act, Act]]:
     return {**all_of_them, "cut off (packets dropped)": (cut_off, connect)} if can_cut_off() else all_of_them
 
 
-async def measure(seconds: float, directory: Path) -> tuple[list[Measured], Load]:
+async def measure(seconds: float, directory: Path, back_within: float = BACK_WITHIN_S) -> tuple[list[Measured], Load]:
     """Each fault in turn, under one load; then everything has to be as it should."""
     measured = []
     async with network_of(directory, 5) as banks:
@@ -148,14 +148,16 @@ async def measure(seconds: float, directory: Path) -> tuple[list[Measured], Load
                 group.create_task(load.pay_on(worker, 4))
             await asyncio.sleep(seconds / 2)  # everything is warm
             for fault, (do, undo) in faults().items():
-                measured.append(await through(fault, do, undo, victim, load, seconds))
+                measured.append(await through(fault, do, undo, victim, load, seconds, back_within))
             load.stopped = True
         await load.people.quiet()
         await load.people.check_books()
     return measured, load
 
 
-async def through(fault: str, do: Act, undo: Act, victim: RealBank, load: Load, seconds: float) -> Measured:
+async def through(
+    fault: str, do: Act, undo: Act, victim: RealBank, load: Load, seconds: float, back_within: float
+) -> Measured:
     async def stretch() -> float:
         began = time.monotonic()
         await asyncio.sleep(seconds)
@@ -167,13 +169,13 @@ async def through(fault: str, do: Act, undo: Act, victim: RealBank, load: Load, 
         during = await stretch()
     finally:
         await undo(victim)
-    await asyncio.sleep(BACK_WITHIN_S)
+    await asyncio.sleep(back_within)
     back = await stretch()
 
     async def heard_again() -> bool:
         return all([(await bank.client.network())[victim.code] == "online" for bank in load.people.banks[:4]])
 
-    await until(heard_again, "the others know that it is back", 60)
+    await until(heard_again, "the others know that it is back", SLOW_MACHINE_S)
     return Measured(fault, before, during, back)
 
 

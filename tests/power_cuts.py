@@ -108,10 +108,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.power_cuts", description=__doc__)
     parser.add_argument("--cuts", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1, help="of the first cut; cut i has seed + i")
+    parser.add_argument("--only-at-random", action="store_true", help="a part of a campaign: nothing is enumerated")
+    parser.add_argument("--minutes", type=float, default=600, help="no new random cut begins after that")
     parser.add_argument("--report", type=Path)
     given = parser.parse_args()
     with quiet_logs(), somewhere_fast() as place:
-        return campaign(given.cuts, given.seed, place, given.report)
+        return campaign(given, place)
 
 
 @dataclass
@@ -135,24 +137,28 @@ class Tally:
 EVERY, CHANCE, FAILS = "cut at every operation", "cut at random", "every operation fails once"
 
 
-def campaign(cuts: int, first: int, place: Path, report: Path | None) -> int:
-    """Every operation of every scene cut once and failed once, *cuts* random cuts over all of them, the controls."""
-    tally = Tally()
+def campaign(given: argparse.Namespace, place: Path) -> int:
+    """Every operation of every scene cut once and failed once, random cuts over all of them, the controls."""
+    tally, first = Tally(), given.seed
+    made = 0
     lengths = {name: cut(scene, MANY, 0, place).operations for name, scene in SCENES.items()}
-    for name, scene in SCENES.items():
+    for name, scene in [] if given.only_at_random else SCENES.items():
         for once, column in ((False, EVERY), (True, FAILS)):
             for at, outcome in enumerate(at_every_operation(scene, place, once=once)):
                 tally.add(column, name, outcome, f"{column}, after operation {at}")
-    for seed in range(first, first + cuts):
+    for seed in range(first, first + given.cuts):
+        if time.monotonic() - tally.began > given.minutes * 60:
+            break
+        made += 1
         chance = Random(f"{seed} which")  # noqa: S311
         name = chance.choice(list(SCENES))
         at = chance.randrange(lengths[name])
         tally.add(CHANCE, name, cut(SCENES[name], at, seed, place), f"seed {seed}, after operation {at}")
     controls = {how: control(place, **settings) for how, settings in CONTROLS.items()}
-    told = in_words(tally, lengths, controls, f"random ones: {cuts}, seeds {first} to {first + cuts - 1}")
+    told = in_words(tally, lengths, controls, f"random ones: {made}, seeds {first} to {first + made - 1}")
     print("\n".join([told, "", *tally.wrong]))
-    if report is not None:
-        report.write_text(REPORT.format(told=told, wrong="\n".join(tally.wrong) or "Nothing was found."))
+    if given.report is not None:
+        given.report.write_text(REPORT.format(told=told, wrong="\n".join(tally.wrong) or "Nothing was found."))
     return 1 if tally.wrong or not all(controls.values()) else 0
 
 
