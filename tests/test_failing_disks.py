@@ -18,6 +18,7 @@ from distribank.breakages import Breakage
 from distribank.service import EXIT_DURABILITY_LOST
 from tests.processes import SLOW_MACHINE_S, People, RealBank, network_of, until
 
+pytestmark = pytest.mark.timeout(600)
 MONEY = 100_000
 LIMITED = f'ulimit -f 400; exec "{sys.executable}" -m distribank serve "$@"'
 """A bank none of whose files may grow past 400 KiB; ``ulimit`` asks for no rights."""

@@ -11,6 +11,7 @@ import pytest
 from tests.power_cuts import CONTROLS, at_every_operation, control, cut, quiet_logs, somewhere_fast
 from tests.power_scenes import MANY, SCENES
 
+pytestmark = pytest.mark.timeout(600)
 TRANSFERS = [name for name in SCENES if name.startswith("transfers")]
 LENGTH = {"deposits": 150, "first start": 120, "opening schema 1": 60, "opening schema 2": 35}
 """Operations on the disk that each scene has at least: fewer, and it would not do its work."""
