@@ -23,7 +23,7 @@ from tests.hostile.examples import MARIA, RUI, A
 from tests.hostile.tampering import try_all
 from tests.hostile.town import ask, town
 
-EXAMPLES = "250"
+EXAMPLES = "300"
 """What chance adds for each operation; the boundaries of each schema come on top."""
 
 TESTS = "tests.hostile.test_"
