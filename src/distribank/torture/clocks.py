@@ -1,6 +1,6 @@
 """The banks' clocks, set wrong while they run, by libfaketime where it is installed.
 
-A bank's process reads the time of day through the library, which looks once a second into a file of that bank's how far
+A bank's process reads the time of day through the library, which every other second looks into that bank's file how far
 to be off. Timers run by the monotonic clock and are left alone, as on a machine whose clock is set.
 """
 
@@ -39,7 +39,7 @@ def environment(bank: LocalBank, found: Path) -> Mapping[str, str]:
 
 
 def set_clock(bank: LocalBank, seconds: int) -> None:
-    """From within a second on, the bank's clock is *seconds* ahead of the machine's, or behind it."""
+    """From within two seconds on, the bank's clock is *seconds* ahead of the machine's, or behind it."""
     new = _file(bank).with_suffix(".new")
     new.write_text(f"{seconds:+d}\n", encoding="ascii")
     new.replace(_file(bank))
