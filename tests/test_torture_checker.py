@@ -255,6 +255,6 @@ def test_a_history_without_its_end_proves_nothing(story: Story) -> None:
 
 def test_explaining_gives_up_rather_than_be_wrong() -> None:
     under_way = [Transfer(f"op-{n}", "99990001", {A: -1, B: 1, C: 0}, 0.0) for n in range(301)]
-    assert explain({("99990001",): -1}, under_way, 1.0) is None
-    assert explain({("99990001",): -1}, under_way[:40], 1.0) is True
-    assert explain({("99990001",): -41}, under_way[:40], 1.0) is False
+    assert explain({("99990001",): -1}, under_way) is None
+    assert explain({("99990001",): -1}, under_way[:40]) is True
+    assert explain({("99990001",): -41}, under_way[:40]) is False

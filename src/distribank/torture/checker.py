@@ -20,10 +20,16 @@ CALM_SECONDS: Final = 10.0
 """How soon behind the healing nothing may be held or in doubt any more."""
 UNCHECKED: Final = frozenset({"bank_unreachable", "clock_ahead"})
 """Findings of an audit that only say that it could not look everywhere."""
-MAX_STEPS: Final = 20_000
-"""Steps in explaining one read; a read that takes more counts as unexplained, not as wrong."""
+MOMENTS: Final = 40
+"""Moments that are tried in explaining one read."""
+MAX_STEPS: Final = 2_000
+"""Steps at each of them; a read that takes more counts as unexplained, not as wrong."""
 MAX_UNDER_WAY: Final = 300
 """Transfers under way during one read that are looked through."""
+
+
+Place = tuple[str, ...]
+"""What a read shows: a bank's customers, ``(bank,)``, or what one owes another, ``(bank, peer)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,9 @@ class Transfer:
     everywhere: bool = False
     """Acknowledged as posted at every bank."""
 
-    def effect(self) -> dict[tuple[str, ...], int]:
+    def effect(self) -> dict[Place, int]:
         """What it changes in a read of the whole network: customers by bank, and what one bank owes another."""
-        effect: dict[tuple[str, ...], int] = defaultdict(int)
+        effect: dict[Place, int] = defaultdict(int)
         for account, amount in self.legs.items():
             bank = bank_of(account)
             effect[bank,] += amount
@@ -210,12 +216,12 @@ def _reads(
 ) -> Iterator[Violation]:
     """Reads of the whole network, in the order of the history, with what was acknowledged and under way at each."""
     due = sum(accounts.values())
-    sums: dict[tuple[str, ...], int] = defaultdict(int)
+    sums: dict[Place, int] = defaultdict(int)
     for account, amount in accounts.items():
         sums[bank_of(account),] += amount
     under_way: dict[str, Transfer] = {}
     begun: list[Transfer] = []
-    open_reads: dict[str, tuple[dict[tuple[str, ...], int], list[Transfer], int]] = {}
+    open_reads: dict[str, tuple[dict[Place, int], list[Transfer], int]] = {}
     for event in history:
         f, kind = event["f"], event["type"]
         if f == "transfer" and event["op"] in committed:
@@ -240,7 +246,7 @@ def _reads(
 
 
 def _read(
-    event: Event, due: int, before: Mapping[tuple[str, ...], int], under_way: Sequence[Transfer]
+    event: Event, due: int, before: Mapping[Place, int], under_way: Sequence[Transfer]
 ) -> tuple[list[Violation], str]:
     """One read: what is wrong with it, and how far it could be looked at."""
     value, words = event["value"], f"the read {event['op']} at {event['bank']}"
@@ -260,11 +266,11 @@ def _read(
     total = sum(customers.values())
     if total != due:
         return [*wrong, Violation("wrong total", f"{words} has {total}, not {due}: {customers}")], "explained"
-    seen: dict[tuple[str, ...], int] = {(bank,): amount for bank, amount in customers.items()}
+    seen: dict[Place, int] = {(bank,): amount for bank, amount in customers.items()}
     if not value["in_doubt"]:  # else the positions are not those of the cut
         seen |= {(bank, peer): owes for bank, peer, owes in value["positions"]}
     rest = {place: amount - before.get(place, 0) for place, amount in seen.items()}
-    found = explain(rest, under_way, event["time"])
+    found = explain(rest, under_way)
     if found is None:
         return wrong, "unexplained"
     if not found:
@@ -273,36 +279,47 @@ def _read(
     return wrong, "explained"
 
 
-def explain(rest: Mapping[tuple[str, ...], int], under_way: Sequence[Transfer], ended: float) -> bool | None:
-    """Whether some of *under_way* add up to *rest*, in every place of it; ``None`` if that takes too long to say."""
+def explain(rest: Mapping[Place, int], under_way: Sequence[Transfer]) -> bool | None:
+    """Whether some of *under_way* add up to *rest*, in every place of it; ``None`` if that takes too long to say.
+
+    What ended first is likelier to be within: so it is tried with those that ended by one moment after another, and
+    each time what ended near that moment is doubted first.
+    """
     if not any(rest.values()):
         return True
     if len(under_way) > MAX_UNDER_WAY:
         return None
     candidates = sorted(under_way, key=lambda transfer: transfer.ended or float("inf"))
     effects = [{p: a for p, a in transfer.effect().items() if p in rest} for transfer in candidates]
-    likely = [transfer.ended is not None and transfer.ended < ended for transfer in candidates]
-    places = list(rest)
-    # What the candidates from each on could still take away from a place, or add to it.
-    most = [dict.fromkeys(places, 0)]
-    least = [dict.fromkeys(places, 0)]
-    for effect in reversed(effects):
-        most.append({place: most[-1][place] + max(0, effect.get(place, 0)) for place in places})
-        least.append({place: least[-1][place] + min(0, effect.get(place, 0)) for place in places})
-    most.reverse()
-    least.reverse()
+    for moment in range(0, len(effects) + 1, max(1, len(effects) // MOMENTS)):
+        order = sorted(range(len(effects)), key=lambda place: -abs(place - moment))
+        found = _search(rest, [(effects[place], place < moment) for place in order])
+        if found is not None:
+            return found
+    return None
+
+
+def _search(rest: Mapping[Place, int], choices: Sequence[tuple[Mapping[Place, int], bool]]) -> bool | None:
+    """The same, for effects with whether each is tried within first; the last ones are doubted first."""
+    most = [dict.fromkeys(rest, 0)]
+    least = [dict.fromkeys(rest, 0)]
+    for effect, _likely in reversed(choices):  # what those from here on could still take from a place, or add to it
+        most.append({place: sum_ + max(0, effect.get(place, 0)) for place, sum_ in most[-1].items()})
+        least.append({place: sum_ + min(0, effect.get(place, 0)) for place, sum_ in least[-1].items()})
     waiting = [(0, dict(rest))]
     for _step in range(MAX_STEPS):
         if not waiting:
             return False
         at, left = waiting.pop()
-        if any(not least[at][place] <= amount <= most[at][place] for place, amount in left.items()):
+        lowest, highest = least[len(choices) - at], most[len(choices) - at]
+        if any(not lowest[place] <= amount <= highest[place] for place, amount in left.items()):
             continue
         if not any(left.values()):
             return True
+        effect, likely = choices[at]
         without = (at + 1, left)
-        within = (at + 1, {place: amount - effects[at].get(place, 0) for place, amount in left.items()})
-        waiting += [without, within] if likely[at] else [within, without]
+        within = (at + 1, {place: amount - effect.get(place, 0) for place, amount in left.items()})
+        waiting += [without, within] if likely else [within, without]
     return None
 
 
