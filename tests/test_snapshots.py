@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from distribank.bank import auditing
 from distribank.core.heuristics import Verdict
 from distribank.core.protocol import Abort, Commit, Cut, Inquire, Message, Refused, Side, Snapshot, Violation
 from distribank.core.snapshot import Audit, FindingCode, examine, may_be_on
@@ -81,6 +82,24 @@ def test_a_part_whose_commit_has_not_arrived_is_counted_as_its_coordinator_knows
             assert {(doubt.bank, doubt.side) for doubt in audit.doubts} == {(B, Side.ON), (C, Side.ON)}
             assert {doubt.part.transaction for doubt in audit.doubts} == {result.transaction.id}
             assert customers(audit) == 197_00  # what is in doubt is listed with its amounts, and settled by the others
+
+    run(story())
+
+
+def test_more_parts_in_doubt_than_one_question_names_are_asked_about_in_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auditing, "MAX_ASKED", 2)
+
+    async def story() -> None:
+        async with world(3) as net:
+            here, _there, hers = await three_banks(net)
+            lose(net, Commit, Inquire)
+            for _time in range(5):
+                await net.transfer(A, (A, here, -3_00), (C, hers, 3_00), wait=0.5)
+            audit = await net.banks[B].bank.auditing.audit()
+            assert audit.ok, audit.findings
+            assert [doubt.side for doubt in audit.doubts] == [Side.ON] * 5
 
     run(story())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final, TypeVar
 
 from distribank.bank.following import Following
@@ -76,21 +77,31 @@ class Auditing:
         be held against those of the banks in doubt.
         """
         parts = [(bank, part) for bank, cut in cuts.items() if cut for part in cut.parts]
-        asked: dict[str, list[str]] = {}
+        asked: dict[str, dict[str, None]] = {}
         for bank, part in parts:
             for other in part.banks:
-                if other in cuts and other != bank and part.transaction not in asked.setdefault(other, []):
-                    asked[other].append(part.transaction)
-        questions = {bank: Snapshot(at, tuple(ids[:MAX_ASKED])) for bank, ids in asked.items()}
-        answers = await self._ask(questions, Sides, ANSWER_S)
-        known = {bank: said.sides for bank, said in answers.items() if said is not None}
+                if other in cuts and other != bank:
+                    asked.setdefault(other, {})[part.transaction] = None
+        known: dict[str, dict[str, Side]] = {}
+        silent: list[str] = []
+        for start in range(0, max(map(len, asked.values()), default=0), MAX_ASKED):
+            questions = {
+                bank: Snapshot(at, page)
+                for bank, ids in asked.items()
+                if bank not in silent and (page := tuple(islice(ids, start, start + MAX_ASKED)))
+            }
+            for bank, said in (await self._ask(questions, Sides, ANSWER_S)).items():
+                if said is None:
+                    silent.append(bank)
+                else:
+                    known.setdefault(bank, {}).update(said.sides)
         doubts: list[Doubt] = []
         found: list[Finding] = []
         for bank, part in parts:
             doubt, contradictions = snapshot.settle(bank, part, _said_of(part, bank, known))
             doubts.append(doubt)
             found += contradictions
-        return doubts, found, [bank for bank in questions if cuts[bank] is not None and bank not in known]
+        return doubts, found, [bank for bank in silent if cuts[bank] is not None]
 
     def _banks(self) -> list[str]:
         return sorted([self._rhythm.code, *(peer.bank for peer in self._peers.views())])
