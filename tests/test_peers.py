@@ -11,7 +11,18 @@ import pytest
 
 from distribank.breakages import Unreachable
 from distribank.core.clock import stamp_at
-from distribank.core.protocol import Acknowledged, Answer, Fate, Message, Outcome, Refused, Violation, Yes
+from distribank.core.protocol import (
+    Acknowledged,
+    Answer,
+    ClockRead,
+    Fate,
+    Message,
+    Outcome,
+    Refused,
+    Snapshot,
+    Violation,
+    Yes,
+)
 from distribank.peers import line, wire
 from distribank.peers.client import PROBE, HttpPeers
 from distribank.ports import PeerStatus
@@ -551,6 +562,41 @@ def test_what_is_no_vote_counts_whatever_the_clock_says() -> None:
         network.scripts[B] = aborted
         async with network.peers() as peers:
             assert await peers.ask(B, an_inquiry()) == Outcome(Fate.ABORTED)
+
+    virtually(story())
+
+
+def test_a_question_that_was_lost_keeps_its_line_no_longer_than_anybody_waits_for_it() -> None:
+    """A question for a clock, lost once, kept that bank out of every audit for the 20 s that books may take."""
+
+    async def story() -> None:
+        network = Network()
+        asked: list[int] = []
+
+        async def lost_at_first(kind: str, messages: list[Message]) -> list[Answer]:
+            asked.append(len(messages))
+            return await silent(kind, messages) if len(asked) == 1 else [ClockRead(7) for _ in messages]
+
+        network.scripts[B] = lost_at_first
+        async with network.peers() as peers:
+            await unanswered(peers.ask(B, Snapshot(), now() + 2))
+            assert await peers.ask(B, Snapshot(), now() + 2) == ClockRead(7)
+
+    virtually(story())
+
+
+def test_books_are_waited_for_as_long_as_whoever_asked_for_them_waits() -> None:
+    async def story() -> None:
+        network = Network()
+
+        async def slowly(_kind: str, messages: list[Message]) -> list[Answer]:
+            await asyncio.sleep(14)
+            return [ClockRead(7) for _ in messages]
+
+        network.scripts[B] = slowly
+        async with network.peers() as peers:
+            assert await peers.ask(B, Snapshot(), now() + 15) == ClockRead(7)
+            assert await peers.ask(B, Snapshot()) == ClockRead(7)
 
     virtually(story())
 

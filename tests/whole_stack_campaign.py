@@ -41,8 +41,8 @@ PATIENCE_S = 10.0
 """How long a client that does not hang up waits for an answer."""
 CALM_S = 120.0
 """How long convergence may take once the weather is fair, in virtual seconds."""
-LINE_BUSY_S = 25.0
-"""How long one bank's books may be out of another's reach behind a snapshot's question that was lost."""
+LINE_BUSY_S = 20.0
+"""How long one bank's books may be out of another's reach behind a question for them that was lost."""
 EXCUSED = {"bank_unreachable", "clock_ahead"}
 """What an audit may find while banks are down, or cut off."""
 
@@ -476,7 +476,7 @@ class Campaign:
         await self.check_rows()
 
     async def audit_at_last(self) -> None:
-        """Everything is checked, and holds. A question that was lost in the storm keeps its line busy for 20 s."""
+        """Everything is checked, and holds. A question that was lost in the storm may keep its line busy for a while."""
         auditor, deadline = self.chance.choice(self.banks), self.stack.loop.time() + LINE_BUSY_S
         while True:
             audit = await self.must(auditor, "POST", "/v1/operator/audit", who=self.operators[auditor])

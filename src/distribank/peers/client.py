@@ -34,7 +34,7 @@ CONNECT_TIMEOUT_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 2.0
 """From the first byte sent to the last one received, connecting included."""
 LONG_TIMEOUT_S: Final = {"snapshot": 20.0}
-"""The same for kinds that are not answered at once: a large bank adds its books up."""
+"""The same for kinds that are not answered at once, a large bank adds its books up; less where nobody waits so long."""
 PROBE_INTERVAL_S: Final = 2.0
 """How long a peer may be silent before it is asked whether it is there."""
 RETURN_INTERVAL_S: Final = 1.0
@@ -164,8 +164,9 @@ class HttpPeers:
         """Send what waits on *line*, one request at a time, for ever."""
         while True:
             batch = await line.next_batch()
+            patience = _patience(line.kind, batch, asyncio.get_running_loop().time())
             try:
-                answers = await self._exchange(peer, line.kind, [item.text for item in batch])
+                answers = await self._exchange(peer, line.kind, [item.text for item in batch], patience)
             except _Failed as failure:
                 line.not_delivered(str(failure))
                 continue
@@ -187,13 +188,15 @@ class HttpPeers:
 
     # One request --------------------------------------------------------------------------------------------------
 
-    async def _exchange(self, peer: _Peer, kind: str, texts: Sequence[bytes]) -> list[Answer | None]:
+    async def _exchange(
+        self, peer: _Peer, kind: str, texts: Sequence[bytes], patience: float = REQUEST_TIMEOUT_S
+    ) -> list[Answer | None]:
         """Send one request and return its answers; raises ``_Failed``. Either way the peer's presence is up to date."""
         began, started = asyncio.get_running_loop().time(), time.perf_counter()
         self.requests[peer.entry.code, kind] += 1
         self.messages[peer.entry.code, kind] += len(texts)
         try:
-            answers = await self._send(peer, kind, wire.encode_batch(self._clock_now(), texts), len(texts))
+            answers = await self._send(peer, kind, wire.encode_batch(self._clock_now(), texts), len(texts), patience)
         except _Failed as failure:
             peer.presence.failed(began, self._clock.wall_ms(), str(failure))
             raise
@@ -203,11 +206,10 @@ class HttpPeers:
             return [_as_late_as(answers.clock, answer) for answer in answers.answers]
         return answers.answers
 
-    async def _send(self, peer: _Peer, kind: str, body: bytes, count: int) -> wire.Answers:
+    async def _send(self, peer: _Peer, kind: str, body: bytes, count: int, patience: float) -> wire.Answers:
         route = "inquire" if kind == PROBE else kind
         url = f"{peer.entry.url}/interbank/v1/{route}"
         signed = self._signer.sign_request("POST", url, body)
-        patience = LONG_TIMEOUT_S.get(kind, REQUEST_TIMEOUT_S)
         try:
             async with asyncio.timeout(patience):
                 status, headers, content = await self._post(url, signed.headers, body)
@@ -269,6 +271,13 @@ def _with_evidence(answer: Answer | None, headers: list[tuple[bytes, bytes]], co
         return answer
     kept = tuple((name.decode().lower(), value.decode()) for name, value in headers if name.lower() in SIGNED_BY)
     return replace(answer, evidence=Evidence(content.decode(), kept))
+
+
+def _patience(kind: str, batch: Sequence[Item], now: float) -> float:
+    """How many seconds a request may take. A lost one that nobody waits for would keep its line from the next."""
+    longest = LONG_TIMEOUT_S.get(kind, REQUEST_TIMEOUT_S)
+    waiting = max(longest if item.until is None else item.until - now for item in batch)
+    return min(longest, max(REQUEST_TIMEOUT_S, waiting))
 
 
 def _as_late_as(clock: int, answer: Answer | None) -> Answer | None:
