@@ -476,7 +476,7 @@ class Campaign:
         await self.check_rows()
 
     async def audit_at_last(self) -> None:
-        """Everything is checked, and holds. A question that was lost in the storm may keep its line busy for a while."""
+        """Everything is checked, and holds. A question lost in the storm may keep its line busy for a while."""
         auditor, deadline = self.chance.choice(self.banks), self.stack.loop.time() + LINE_BUSY_S
         while True:
             audit = await self.must(auditor, "POST", "/v1/operator/audit", who=self.operators[auditor])
