@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from distribank.store.group import GroupCommit
 from tests.power_cuts import CONTROLS, at_every_operation, control, cut, quiet_logs, somewhere_fast
 from tests.power_scenes import MANY, SCENES
 
@@ -54,3 +55,19 @@ def test_whichever_operation_on_the_disk_fails_the_bank_stops_and_restarts_clean
     outcomes = list(at_every_operation(SCENES[name], place, once=True))
     assert {n: outcome for n, outcome in enumerate(outcomes) if outcome.findings} == {}
     assert len(outcomes) > LENGTH[name]
+
+
+@pytest.mark.parametrize("name", TRANSFERS[:2])
+def test_these_cuts_would_notice_a_bank_that_answers_before_its_log_is_forced(
+    place: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(store: GroupCommit) -> None:
+        if store._broken is not None:
+            raise store._lost()
+        if store._dirty.waiting:
+            store._schedule()
+
+    length = cut(SCENES[name], MANY, 0, place).operations
+    monkeypatch.setattr(GroupCommit, "flushed", at_once)
+    cuts = [cut(SCENES[name], Random(seed).randrange(length), seed, place) for seed in range(10)]  # noqa: S311
+    assert any(outcome.findings for outcome in cuts)
