@@ -61,9 +61,9 @@ class Siege:
 
     @property
     def memory(self) -> int:
-        """The bank's resident memory, in bytes."""
-        status = Path(f"/proc/{self.bank.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        """The bank's resident memory, in bytes; 0 where the system does not say it in ``/proc``."""
+        status = Path(f"/proc/{self.bank.pid}/status")
+        return int(status.read_text().partition("VmRSS:")[2].split()[0]) * 1024 if status.exists() else 0
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.bank.bank.port)
