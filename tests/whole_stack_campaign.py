@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -632,7 +632,8 @@ def main(arguments: list[str]) -> int:
         return 0
     seen: Counter[str] = Counter()
     began, done, virtual, failed = time.monotonic(), 0, 0.0, []
-    with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
+    # Interrupted, it says what was reached by then.
+    with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool, suppress(KeyboardInterrupt):
         for seed, reached, simulated, failure in pool.imap_unordered(_one, asked.seeds, chunksize=1):
             done, virtual = done + 1, virtual + simulated
             seen += reached
