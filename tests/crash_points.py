@@ -27,6 +27,7 @@ from typing import Any
 from distribank.breakages import Breakage
 from distribank.network.client import Answer, centavos
 from distribank.network.layout import LocalBank
+from distribank.store.group import LAZY_SECONDS
 from tests.crashing import arm
 from tests.nursery import nursery
 from tests.processes import SLOW_MACHINE_S, People, RealBank, network_of, until
@@ -83,6 +84,10 @@ class Town:
             return self.banks[place].pid is None or await self.people.is_quiet()
 
         await until(dead_or_quiet, "the bank is dead, or done", SLOW_MACHINE_S)
+        if self.banks[place].pid is not None:
+            await asyncio.sleep(2 * LAZY_SECONDS)  # what it writes lazily is a point as well
+            self.disarm(place)
+            await asyncio.sleep(0.1)
         return self.banks[place].pid is None
 
     def _log(self, place: int) -> Path:
