@@ -580,23 +580,23 @@ async def _campaign(loop: StackLoop, seed: int, chance: Random, directory: Path,
     return stack
 
 
-def run_seed(seed: int) -> Stack:
-    """Run one seed; a failure prints what replays it."""
+def run_seed(seed: int, shown: int = 40) -> Stack:
+    """Run one seed; a failure prints what replays it, and the last *shown* lines of its transcript."""
     chance = Random(seed)  # noqa: S311 - repeatable, not secret
     stacks: list[Stack] = []
     fast = Path("/dev/shm")  # noqa: S108 - a disk in memory, where there is one: many small files that nobody keeps
-    with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as directory, replayable(seed, stacks):
+    with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as directory, replayable(seed, stacks, shown):
         return run_stack(lambda loop: _campaign(loop, seed, chance, Path(directory), stacks), chance)
 
 
 @contextmanager
-def replayable(seed: int, stacks: list[Stack]) -> Iterator[None]:
+def replayable(seed: int, stacks: list[Stack], shown: int) -> Iterator[None]:
     """A failure says how to see it again, and what happened last."""
     try:
         yield
     except BaseException:
         for stack in stacks:
-            print("\n".join(stack.lines[-40:]))
+            print("\n".join(stack.lines[-shown:]))
         print(f"seed {seed}, Python {platform.python_version()}; again, with the whole transcript:")
         print(f"  python -m tests.whole_stack_campaign {seed} --transcript", flush=True)
         raise
@@ -626,7 +626,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     if asked.transcript:
         for seed in asked.seeds:
-            stack = run_seed(seed)
+            stack = run_seed(seed, shown=1_000_000)
             print("\n".join(stack.lines))
             print(f"seed {seed}: {stack.digest.hexdigest()}")
         return 0
