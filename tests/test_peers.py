@@ -566,21 +566,32 @@ def test_what_is_no_vote_counts_whatever_the_clock_says() -> None:
     virtually(story())
 
 
-def test_a_question_that_was_lost_keeps_its_line_no_longer_than_anybody_waits_for_it() -> None:
-    """A question for a clock, lost once, kept that bank out of every audit for the 20 s that books may take."""
+def test_a_snapshots_question_that_was_lost_keeps_no_other_waiting() -> None:
+    """Lost once, for a clock or for books, it kept that bank out of every audit for as long as books may take."""
 
     async def story() -> None:
         network = Network()
-        asked: list[int] = []
+        asked: list[str] = []
 
         async def lost_at_first(kind: str, messages: list[Message]) -> list[Answer]:
-            asked.append(len(messages))
-            return await silent(kind, messages) if len(asked) == 1 else [ClockRead(7) for _ in messages]
+            if not messages:
+                return []
+            asked.append("asked")
+            if len(asked) > 1:
+                return [ClockRead(7) for _ in messages]
+            try:
+                return await silent(kind, messages)
+            finally:
+                asked.append("broken off")
 
         network.scripts[B] = lost_at_first
         async with network.peers() as peers:
-            await unanswered(peers.ask(B, Snapshot(), now() + 2))
-            assert await peers.ask(B, Snapshot(), now() + 2) == ClockRead(7)
+            lost = peers.ask(B, Snapshot())
+            await asyncio.sleep(0.1)
+            assert await asyncio.wait_for(peers.ask(B, Snapshot()), 1) == ClockRead(7)
+            lost.cancel()
+            await asyncio.sleep(0.1)
+            assert asked == ["asked", "asked", "broken off"]
 
     virtually(story())
 

@@ -22,7 +22,7 @@ import httpx
 
 from distribank.breakages import Breakage
 from distribank.core.clock import too_far_ahead
-from distribank.core.protocol import Answer, Cut, Evidence, Message, Yes
+from distribank.core.protocol import Answer, Cut, Evidence, Message, Snapshot, Yes
 from distribank.peers import wire
 from distribank.peers.line import Item, Line
 from distribank.peers.presence import Presence
@@ -33,14 +33,15 @@ from distribank.ports import Chance, Clock, PeerStatus, PeerView
 CONNECT_TIMEOUT_S: Final = 1.0
 REQUEST_TIMEOUT_S: Final = 2.0
 """From the first byte sent to the last one received, connecting included."""
-LONG_TIMEOUT_S: Final = {"snapshot": 20.0}
-"""The same for kinds that are not answered at once, a large bank adds its books up; less where nobody waits so long."""
+SNAPSHOT_TIMEOUT_S: Final = 20.0
+"""The same for a snapshot's question, at most: a large bank adds its books up."""
 PROBE_INTERVAL_S: Final = 2.0
 """How long a peer may be silent before it is asked whether it is there."""
 RETURN_INTERVAL_S: Final = 1.0
 """How often an offline peer is asked, give or take a fifth."""
 MIN_PAUSE_S: Final = 0.05
 """Between two looks at a peer, however late the first one ended."""
+SNAPSHOT: Final = wire.kind_of(Snapshot())
 SIGNED_BY: Final = (b"content-digest", b"signature-input", b"signature")
 """The headers without which an answer is no evidence."""
 MAX_ANSWER_BYTES: Final = 4 * wire.MAX_BODY
@@ -93,7 +94,7 @@ class HttpPeers:
         self._probe_interval = probe_interval
         self._peers = {entry.code: self._peer(entry) for entry in roster.others(self._own)}
         self._group = asyncio.TaskGroup()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._http = httpx.AsyncClient(
             transport=transport,
             trust_env=False,  # a holder's or operator's proxy settings have no say between banks
@@ -104,14 +105,14 @@ class HttpPeers:
         )
 
     def _peer(self, entry: RosterEntry) -> _Peer:
-        lines = {kind: Line(entry.code, kind) for kind in wire.KINDS}
+        lines = {kind: Line(entry.code, kind) for kind in wire.KINDS if kind != SNAPSHOT}
         return _Peer(entry, Presence(entry, self._clock.wall_ms()), lines)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         for peer in self._peers.values():
-            self._tasks += [self._group.create_task(self._pump(peer, line)) for line in peer.lines.values()]
-            self._tasks.append(self._group.create_task(self._watch(peer)))
+            self._tasks.update(self._group.create_task(self._pump(peer, line)) for line in peer.lines.values())
+            self._tasks.add(self._group.create_task(self._watch(peer)))
         return self
 
     async def __aexit__(
@@ -132,7 +133,10 @@ class HttpPeers:
     # What ports.Peers promises ------------------------------------------------------------------------------------
 
     def ask(self, bank: str, message: Message, until: float | None = None) -> asyncio.Future[Answer]:
-        """See ``ports.Peers.ask``. Without *until*, a peer known to be offline is not even tried."""
+        """See ``ports.Peers.ask``. Without *until*, a peer known to be offline is not even tried.
+
+        A snapshot's question, which may be answered late, is asked once and by itself, for as long as somebody waits.
+        """
         loop = asyncio.get_running_loop()
         item = Item(b"", until, loop.create_future())
         peer = self._peers.get(bank)
@@ -142,7 +146,10 @@ class HttpPeers:
             item.fail(bank, f"offline: {peer.presence.last_error}")
         else:
             item.text = wire.encode_message(message)
-            peer.lines[wire.kind_of(message)].add(item, loop)
+            if isinstance(message, Snapshot):
+                self._ask_alone(peer, item)
+            else:
+                peer.lines[wire.kind_of(message)].add(item, loop)
         return item.future
 
     def view(self, bank: str) -> PeerView | None:
@@ -164,13 +171,32 @@ class HttpPeers:
         """Send what waits on *line*, one request at a time, for ever."""
         while True:
             batch = await line.next_batch()
-            patience = _patience(line.kind, batch, asyncio.get_running_loop().time())
             try:
-                answers = await self._exchange(peer, line.kind, [item.text for item in batch], patience)
+                answers = await self._exchange(peer, line.kind, [item.text for item in batch])
             except _Failed as failure:
                 line.not_delivered(str(failure))
                 continue
             line.delivered(answers)
+
+    def _ask_alone(self, peer: _Peer, item: Item) -> None:
+        task = self._group.create_task(self._alone(peer, item))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        item.future.add_done_callback(lambda _: task.cancel())  # nobody waits any more
+
+    async def _alone(self, peer: _Peer, item: Item) -> None:
+        """One message in a request of its own: what takes long keeps nothing else of its kind waiting."""
+        left = SNAPSHOT_TIMEOUT_S if item.until is None else item.until - asyncio.get_running_loop().time()
+        why = "this bank is stopping"
+        try:
+            (answer,) = await self._exchange(peer, SNAPSHOT, [item.text], min(left, SNAPSHOT_TIMEOUT_S))
+            if answer is not None:
+                item.resolve(answer)
+            why = "an answer that no snapshot can have"
+        except _Failed as failure:
+            why = str(failure)
+        finally:
+            item.fail(peer.entry.code, why)  # where it was not answered
 
     async def _watch(self, peer: _Peer) -> None:
         """Ask after *peer* when it is silent; often while it is offline, so that its return is noticed."""
@@ -228,7 +254,7 @@ class HttpPeers:
             answers = wire.decode_answers(self._own, [route] * count, content)
         except wire.InvalidBatch as error:
             raise _Failed(f"its answer cannot be used: {error}") from error
-        if kind == "snapshot":
+        if kind == SNAPSHOT:
             return wire.Answers(answers.clock, [_with_evidence(each, headers, content) for each in answers.answers])
         return answers
 
@@ -271,13 +297,6 @@ def _with_evidence(answer: Answer | None, headers: list[tuple[bytes, bytes]], co
         return answer
     kept = tuple((name.decode().lower(), value.decode()) for name, value in headers if name.lower() in SIGNED_BY)
     return replace(answer, evidence=Evidence(content.decode(), kept))
-
-
-def _patience(kind: str, batch: Sequence[Item], now: float) -> float:
-    """How many seconds a request may take. A lost one that nobody waits for would keep its line from the next."""
-    longest = LONG_TIMEOUT_S.get(kind, REQUEST_TIMEOUT_S)
-    waiting = max(longest if item.until is None else item.until - now for item in batch)
-    return min(longest, max(REQUEST_TIMEOUT_S, waiting))
 
 
 def _as_late_as(clock: int, answer: Answer | None) -> Answer | None:
