@@ -90,7 +90,7 @@ MUTANTS: dict[str, tuple[Any, str, str, str]] = {
 """Defects in what ships: the place, what stands there, and what stands there instead."""
 
 HEAD = "from __future__ import annotations\n"
-ENOUGH = 60
+ENOUGH = 150
 """Seeds after which a defect that nobody has seen counts as one that nobody would see."""
 
 
