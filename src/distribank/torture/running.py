@@ -159,9 +159,10 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
         for person, account in clients.people.all_accounts():
             statement = await clients.statement(person, account)
             history.add("run", "info", "statement", statement, bank=account.bank)
-        begun = history.now()
-        while not await clients.audit("final", clients.people.banks[0]) and history.now() - begun < CALM_SECONDS:
-            await asyncio.sleep(LOOK_SECONDS)  # a bank may yet be unreachable to this one
+        begun, whole = history.now(), False
+        while not whole and history.now() - begun < CALM_SECONDS:  # to this bank another may be unreachable yet
+            whole = await clients.audit("final", clients.people.banks[0])
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _calm(clients: Clients, history: History, say: Callable[[str], None]) -> None:
