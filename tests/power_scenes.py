@@ -24,12 +24,12 @@ from distribank.breakages import Breakage, DurabilityLost, StoreUnusable
 from distribank.core.ledger import Account
 from distribank.core.protocol import State
 from distribank.ports import Queries
+from distribank.simulation.loop import run
 from distribank.store.group import KEY_OF
 from distribank.store.sqlite import SqliteStore
 from tests.disks import FragileDisk
 from tests.stores import BANK, ByHand, OnSqlite, account, deposit, holder, number
 from tests.test_migration import kept, of_an_older_version
-from tests.virtual_time import run
 from tests.world import World, codes, world
 
 MANY = 1_000_000
