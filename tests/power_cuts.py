@@ -27,9 +27,9 @@ from unittest import mock
 import apsw
 
 from distribank.store import sqlite
+from tests.between_banks import virtually
 from tests.disks import FragileDisk
 from tests.power_scenes import FAILED, MANY, SCENES, Run, Scene
-from tests.virtual_time import run
 
 LOG_PAGES = 20
 """Pages of the write-ahead log between two checkpoints here: few, so that checkpoints are cut as well."""
@@ -66,7 +66,7 @@ def cut(
     one = Run(directory, disk, Random(seed), synchronous)  # noqa: S311 - repeatable
     try:
         with mock.patch.object(sqlite, "CHECKPOINT_PAGES", LOG_PAGES):
-            run(scene.play(one))
+            virtually(scene.play(one))
     except FAILED as broken:
         one.findings.append(f"what is left cannot be used: {broken}")
     finally:

@@ -24,9 +24,9 @@ from distribank.breakages import Breakage, DurabilityLost, StoreUnusable
 from distribank.core.ledger import Account
 from distribank.core.protocol import State
 from distribank.ports import Queries
-from distribank.simulation.loop import run
 from distribank.store.group import KEY_OF
 from distribank.store.sqlite import SqliteStore
+from tests.between_banks import virtually
 from tests.disks import FragileDisk
 from tests.stores import BANK, ByHand, OnSqlite, account, deposit, holder, number
 from tests.test_migration import kept, of_an_older_version
@@ -133,7 +133,7 @@ def one_account() -> Files:
         await store.write([account(1), holder(1)])
         await store.close()
 
-    return made_in_a_directory(lambda directory: run(make(directory)))
+    return made_in_a_directory(lambda directory: virtually(make(directory)))
 
 
 async def pay_in(store: SqliteStore, acknowledged: list[int]) -> None:
@@ -225,7 +225,7 @@ def two_banks() -> tuple[Files, dict[str, str]]:
                 await room.net.consent(code, accounts[code], other)
         never.unregister()
 
-    return made_in_a_directory(lambda directory: run(make(directory))), accounts
+    return made_in_a_directory(lambda directory: virtually(make(directory))), accounts
 
 
 class in_room:  # noqa: N801 - a context manager
