@@ -15,17 +15,44 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 IN_VIRTUAL_TIME = {
+    "tests.test_account_routes",
     "tests.test_adversity",
+    "tests.test_authority",
     "tests.test_batches",
+    "tests.test_docs",
+    "tests.test_documentation",
+    "tests.test_heuristic_routes",
     "tests.test_heuristics",
+    "tests.test_languages",
+    "tests.test_linked_accounts",
     "tests.test_pitfalls",
+    "tests.test_plans",
+    "tests.test_problems",
+    "tests.test_showing",
+    "tests.test_snapshots",
+    "tests.test_strict_bodies",
     "tests.test_suspense_routes",
+    "tests.test_throttle",
+    "tests.test_tokens",
+    "tests.test_traces",
+    "tests.test_transfer_routes",
     "tests.test_transfers",
 }
 
 
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"virtual time": InPlace} if in_virtual_time(item) else {"real time": asyncio.new_event_loop}
+
+
+def in_virtual_time(item: pytest.Item) -> bool:
+    module = item.getparent(pytest.Module)
+    return module is not None and module.obj.__name__ in IN_VIRTUAL_TIME
+
+
 class InPlace(SimulatedLoop):
-    """What would be a thread's work (a password's hash) is done on the spot."""
+    """What would be a thread's work (a password's hash, a file's bytes) is done on the spot."""
 
     def run_in_executor(self, _executor: Any, work: Callable[..., Any], *args: Any) -> Any:
         done = self.create_future()
@@ -33,10 +60,12 @@ class InPlace(SimulatedLoop):
         return done
 
 
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    module = item.getparent(pytest.Module)
-    if module is None or module.obj.__name__ not in IN_VIRTUAL_TIME:
-        return {"real time": asyncio.new_event_loop}
-    return {"virtual time": InPlace}
+@pytest.fixture(autouse=True)
+def files_are_read_in_place(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """anyio, which Starlette reads static files by, has threads of its own."""
+    if in_virtual_time(request.node):
+
+        async def run_sync(work: Callable[..., Any], *args: Any, **_options: Any) -> Any:
+            return work(*args)
+
+        monkeypatch.setattr("anyio.to_thread.run_sync", run_sync)
