@@ -15,6 +15,9 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 IN_VIRTUAL_TIME = {
+    "tests.hostile.test_bad_bodies",
+    "tests.hostile.test_stolen_tokens",
+    "tests.hostile.test_tampering",
     "tests.test_account_routes",
     "tests.test_adversity",
     "tests.test_authority",

@@ -261,7 +261,7 @@ class Asker:
         self._reply = reply
         count = len(wire.decode_batch(self._one.kind, self._one.body).messages)
         try:
-            await self._peers._send(self._peers._peers[self._one.to], self._one.kind, self._one.body, count)
+            await self._peers._send(self._peers._peers[self._one.to], self._one.kind, self._one.body, count, 2.0)
         except Breakage:
             return False
         return True
