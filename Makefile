@@ -8,7 +8,9 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test explore test-browser test-compose screenshots check lint types format constraints clean powercuts torture crashes hostile security mutants recovery load-through-a-fault coverage simulate-stack stories simulate
+.PHONY: help demo up test test-browser test-compose screenshots check lint types security format constraints clean
+.PHONY: simulate simulate-stack explore mutants crashes powercuts recovery load-through-a-fault torture hostile coverage
+.PHONY: stories
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 28

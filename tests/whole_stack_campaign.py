@@ -31,6 +31,7 @@ import httpx
 from distribank.core.money import format_amount, parse_amount
 from distribank.core.protocol import State, Transaction
 from distribank.ports import Queries
+from distribank.simulation.many import revision
 from tests.counter_hall import OPERATOR, PASSWORD
 from tests.whole_stack import FAIR, Fate, Letter, Stack, StackLoop, Wire, lay_out, run_stack
 from tests.world import CPFS
@@ -597,7 +598,7 @@ def replayable(seed: int, stacks: list[Stack], shown: int) -> Iterator[None]:
     except BaseException:
         for stack in stacks:
             print("\n".join(stack.lines[-shown:]))
-        print(f"seed {seed}, Python {platform.python_version()}; again, with the whole transcript:")
+        print(f"seed {seed}, revision {revision()}, Python {platform.python_version()}; again, with the whole transcript:")
         print(f"  python -m tests.whole_stack_campaign {seed} --transcript", flush=True)
         raise
 
@@ -647,7 +648,8 @@ def main(arguments: list[str]) -> int:
                 pool.terminate()
                 break
     spent = time.monotonic() - began
-    print(f"\n{done} seeds, {len(failed)} failed, {spent:.0f} s, {virtual:.0f} s of virtual time")
+    print(f"\nrevision {revision()}, Python {platform.python_version()}, {asked.jobs} processes")
+    print(f"{done} seeds, {len(failed)} failed, {spent:.0f} s, {virtual:.0f} s of virtual time")
     for situation, count in sorted(seen.items()):
         print(f"{count:10}  {situation}")
     never = [situation for situation in REACHED if not seen[situation]] if done >= 100 else []
