@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from distribank.api.holders import LATEST_REFUSAL_S, REFUSALS_PER_S
 from distribank.api.throttle import Throttle, network_of
-from tests.counter_hall import Stopwatch
+from tests.counter_hall import Stopwatch, hall
 
 
 def spend(throttle: Throttle, key: str, times: int) -> int:
@@ -67,3 +70,23 @@ def test_addresses_of_one_ipv6_subscriber_count_as_one() -> None:
     assert network_of("2001:db8:1:3::1") != network_of("2001:db8:1:2::1")
     assert network_of("::ffff:192.0.2.7") == network_of("192.0.2.7") == "192.0.2.7"
     assert network_of("testclient") == "testclient"
+
+
+async def test_throttled_attempts_are_refused_in_turn_and_a_lone_one_at_once() -> None:
+    """So a flood of guesses cannot have all of a bank's time: what waits costs nothing."""
+    loop = asyncio.get_running_loop()
+    async with hall() as bank:
+
+        async def guess() -> tuple[int, float]:
+            began = loop.time()
+            answer = await bank.client().post("/v1/token", data={"username": "operator", "password": "a guess"})
+            return answer.status_code, loop.time() - began
+
+        for _ in range(10):
+            assert await guess() == (401, 0.0)
+        assert await guess() == (429, 0.0)
+        crowd = sorted(await asyncio.gather(*(guess() for _ in range(150))))
+
+    assert {status for status, _seconds in crowd} == {429}
+    assert sum(seconds < 0.5 for _status, seconds in crowd) <= REFUSALS_PER_S / 2 + 1
+    assert max(seconds for _status, seconds in crowd) <= LATEST_REFUSAL_S

@@ -598,7 +598,9 @@ def replayable(seed: int, stacks: list[Stack], shown: int) -> Iterator[None]:
     except BaseException:
         for stack in stacks:
             print("\n".join(stack.lines[-shown:]))
-        print(f"seed {seed}, revision {revision()}, Python {platform.python_version()}; again, with the whole transcript:")
+        print(
+            f"seed {seed}, revision {revision()}, Python {platform.python_version()}; again, with the whole transcript:"
+        )
         print(f"  python -m tests.whole_stack_campaign {seed} --transcript", flush=True)
         raise
 

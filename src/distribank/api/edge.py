@@ -40,6 +40,8 @@ class Edge:
     monotonic: Callable[[], float] = time.monotonic
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the bank begins to stop: streams that would last for ever end."""
+    refusals_waiting: int = 0
+    """How many throttled attempts will be refused within a moment."""
 
     def __post_init__(self) -> None:
         settings = self.settings

@@ -1,14 +1,18 @@
 """Registering, signing in, and seeing oneself.
 
 Failed attempts are throttled: guesses by document and address and by address, registrations of documents that are
-taken by address. What succeeds is not charged, so that an honest crowd behind one address is not kept waiting.
+taken by address. What succeeds is not charged, so that an honest crowd behind one address is not kept waiting. The
+more throttled attempts there are at once, the later each is refused: a flood costs its sender time, and others little.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from fastapi import Form, Request
@@ -27,6 +31,9 @@ from distribank.core.documents import parse_cpf
 from distribank.core.refusals import Code, Refusal
 
 OPERATOR: Final = "operator"
+REFUSALS_PER_S: Final = 100
+"""How many throttled attempts are refused per second, where that keeps none of them waiting for longer than:"""
+LATEST_REFUSAL_S: Final = 1.0
 
 anyone = router("Holders and sign-in", Route)
 holders = router("Holders and sign-in", HolderRoute)
@@ -42,7 +49,8 @@ holders = router("Holders and sign-in", HolderRoute)
 async def register(request: Request, registration: Registration) -> Response:
     """A CPF is registered once at each bank. The password has 1 to 1,024 characters; a long one is best."""
     edge, address = edge_of(request), _address(request)
-    _refuse_if_exhausted(edge.taken_documents.wait(address), edge.registrations.wait(address))
+    async with _refusing_in_turn(edge):
+        _refuse_if_exhausted(edge.taken_documents.wait(address), edge.registrations.wait(address))
     if await edge.bank.custody.holder_by_cpf(registration.cpf) is not None:
         raise _taken(edge, address, Refusal(Code.HOLDER_EXISTS, "this CPF is registered at this bank"))
     async with edge.passwords.slot():
@@ -64,11 +72,12 @@ async def register(request: Request, registration: Registration) -> Response:
 async def sign_in(request: Request, form: Annotated[TokenForm, Form()]) -> Response:
     """OAuth2's password form: `username` is a CPF, or `operator`. The token serves `expires_in` seconds, here only."""
     edge = edge_of(request)
-    if form.username == OPERATOR:
-        await _check_operator(edge, _address(request), form.password)
-        token = edge.tokens.issue(Authority.OPERATOR, OPERATOR)
-    else:
-        token = edge.tokens.issue(Authority.HOLDER, await _check_holder(edge, _address(request), form))
+    async with _refusing_in_turn(edge):
+        if form.username == OPERATOR:
+            _check_operator(edge, _address(request), form.password)
+            token = edge.tokens.issue(Authority.OPERATOR, OPERATOR)
+        else:
+            token = edge.tokens.issue(Authority.HOLDER, await _check_holder(edge, _address(request), form))
     content = {"access_token": token, "token_type": "bearer", "expires_in": edge.tokens.lifetime}
     return answer(content, headers={"Cache-Control": "no-store"})
 
@@ -103,7 +112,7 @@ async def _check_holder(edge: Edge, address: str, form: TokenForm) -> str:
     return holder.holder_id
 
 
-async def _check_operator(edge: Edge, address: str, password: str) -> None:
+def _check_operator(edge: Edge, address: str, password: str) -> None:
     """Return if this is the operator's password; compared by digest, in constant time."""
     guess = (OPERATOR, address)
     _charge_guess(edge, guess, address)
@@ -140,6 +149,21 @@ def _refuse_if_exhausted(*waits: float) -> None:
         retry_after = str(max(1, math.ceil(seconds)))
         detail = f"too many attempts from here; try again in {retry_after} s"
         raise Problem("too_many_requests", detail, headers={"Retry-After": retry_after})
+
+
+@asynccontextmanager
+async def _refusing_in_turn(edge: Edge) -> AsyncIterator[None]:
+    """A throttled attempt is refused behind those that wait already; it holds no thread and no token meanwhile."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.code == "too_many_requests":
+            edge.refusals_waiting += 1
+            try:
+                await asyncio.sleep(min(LATEST_REFUSAL_S, (edge.refusals_waiting - 1) / REFUSALS_PER_S))
+            finally:
+                edge.refusals_waiting -= 1
+        raise
 
 
 def _wrong_credentials() -> Problem:
