@@ -78,7 +78,7 @@ DISTRIBANK_OPERATOR_PASSWORD={operator_password}
 @dataclass(frozen=True, slots=True)
 class LocalBank:
     """A bank whose files are in a data directory of this machine, where *url* reaches it. *operator_password* is in
-    clear.
+    clear. *host* is the machine itself, unless the bank is in a network of its own.
     """
 
     code: str
@@ -86,10 +86,11 @@ class LocalBank:
     port: int
     directory: Path
     operator_password: str
+    host: str = HOST
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def env_file(self) -> Path:
