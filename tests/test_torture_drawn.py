@@ -21,6 +21,7 @@ from distribank.torture.clients import transfer
 from distribank.torture.history import History
 from distribank.torture.links import Links
 from distribank.torture.nemesis import KINDS, Nemesis, Scene
+from distribank.torture.packets import Wires
 from distribank.torture.people import ACCOUNTS, CPFS, MAX_TRANSFER, TOTAL, People, share
 
 CODES = [f"9999000{number}" for number in range(1, 6)]
@@ -55,16 +56,18 @@ def test_the_people_have_documents_and_the_original_total() -> None:
 def test_the_same_seed_draws_the_same_faults_and_every_kind_before_any_comes_again(tmp_path: Path) -> None:
     processes = [BankProcess(bank) for bank in init(tmp_path, 5)]
 
-    def drawn(seed: int) -> list[tuple[str, str]]:
+    def drawn(seed: int, wires: Wires | None) -> list[tuple[str, str]]:
         with History(tmp_path / "history.jsonl") as history:
-            scene = Scene(processes, Links({}, random.Random(seed)), history, skewable=True)  # noqa: S311
+            scene = Scene(processes, Links({}, random.Random(seed)), history, skewable=True, wires=wires)  # noqa: S311
             nemesis = Nemesis(scene, random.Random(seed), lambda _words: None)  # noqa: S311
             faults = [nemesis._draw()(scene, nemesis._chance) for _fault in range(3 * len(KINDS))]
         return [(fault.kind, fault.words) for fault in faults]
 
-    assert drawn(1) == drawn(1) != drawn(2)
-    kinds = [kind for kind, _words in drawn(3)]
+    wires = Wires({})
+    assert drawn(1, wires) == drawn(1, wires) != drawn(2, wires)
+    kinds = [kind for kind, _words in drawn(3, wires)]
     assert len(set(kinds[: len(KINDS)])) == len(KINDS)
+    assert not [words for _kind, words in drawn(3, None) if "packets" in words]
 
 
 @pytest.mark.skipif(clocks.library() is None, reason=clocks.MISSING)

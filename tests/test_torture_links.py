@@ -42,12 +42,12 @@ async def network() -> AsyncIterator[tuple[Links, dict[str, Bank], dict[str, str
     base = free_base_port(4)
     banks = {A: Bank(base), B: Bank(base + 1)}
     servers = [await asyncio.start_server(bank.serve, HOST, bank.port) for bank in banks.values()]
-    places = {A: (base + 2, base), B: (base + 3, base + 1)}
+    places = {A: ((HOST, base + 2), (HOST, base)), B: ((HOST, base + 3), (HOST, base + 1))}
     async with Links(places, random.Random(1)) as links:  # noqa: S311
         yield (
             links,
             banks,
-            {code: f"http://{HOST}:{port}/interbank/v1/prepare" for code, (port, _own) in places.items()},
+            {code: f"http://{HOST}:{port}/interbank/v1/prepare" for code, ((_host, port), _own) in places.items()},
         )
     for server in servers:
         server.close()
@@ -113,6 +113,6 @@ async def test_a_late_request_arrives_behind_a_later_one(monkeypatch: pytest.Mon
 
 async def test_a_bank_that_is_gone_is_no_end_of_its_proxy() -> None:
     async with network() as (links, _banks, urls):
-        links._places = {A: links._places[A], B: (links._places[B][0], 1)}
+        links._places = {A: links._places[A], B: (links._places[B][0], (HOST, 1))}
         assert await send(urls[B], A, b"nobody there") is None
         assert await send(urls[A], B, b"here", within=5) == b"here"

@@ -7,8 +7,8 @@ direction of its own, which may be cut while the other one works. A request from
 its answer in (B, A). No root, no kernel and nothing of a bank's is touched.
 
 It is a network of messages, not of packets: what is lost is a whole request or a whole answer, as when a connection
-hangs or breaks. What is late arrives on a connection of its own, whatever its sender has done since, and so overtakes
-and is overtaken. Clients do not pass here.
+hangs or breaks; ``packets`` loses those. What is late arrives on a connection of its own, whatever its sender has done
+since, and so overtakes and is overtaken. Clients do not pass here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from distribank.network.layout import HOST
-
 MAX_HEAD: Final = 1 << 16
 MAX_BODY: Final = 1 << 25
 LATE_SECONDS: Final = (2.5, 6.0)
@@ -37,6 +35,8 @@ _STATUS: Final = re.compile(rb"HTTP/1\.1 ([0-9]{3})")
 
 Direction = tuple[str, str]
 """From whom to whom, by code."""
+Address = tuple[str, int]
+"""A host and a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ BROKEN: Final = Weather(broken=1.0)
 class Links:
     """All directions between the banks. An async context manager: the proxies listen inside it."""
 
-    def __init__(self, places: Mapping[str, tuple[int, int]], chance: random.Random) -> None:
-        """*places*: by bank, the port of its proxy and its own."""
+    def __init__(self, places: Mapping[str, tuple[Address, Address]], chance: random.Random) -> None:
+        """*places*: by bank, where its proxy listens, and where the bank itself does."""
         self.met: Counter[str] = Counter()
         """What befell how many messages, and how repetitions were answered."""
         self._places = places
@@ -74,8 +74,8 @@ class Links:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        for bank, (port, _own) in self._places.items():
-            self._servers.append(await asyncio.start_server(self._accept(bank), HOST, port, limit=MAX_HEAD))
+        for bank, (proxy, _own) in self._places.items():
+            self._servers.append(await asyncio.start_server(self._accept(bank), *proxy, limit=MAX_HEAD))
         return self
 
     async def __aexit__(
@@ -191,14 +191,14 @@ class Links:
 class _Upstream:
     """One connection to a bank, made when it is needed."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def exchange(self, request: bytes) -> bytes | None:
         """The bank's answer; ``None`` if it closes instead. ``OSError`` if it cannot be reached."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection(HOST, self._port, limit=MAX_HEAD)
+            self._streams = await asyncio.open_connection(*self._address, limit=MAX_HEAD)
         reader, writer = self._streams
         writer.write(request)
         await writer.drain()

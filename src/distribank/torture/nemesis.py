@@ -1,7 +1,8 @@
 """The nemesis: what it does to the banks, drawn from a seed, one or several things at a time, and healed again.
 
-Kills, pauses, partitions of every kind, a network that loses and repeats, clocks that are set wrong. Every kind comes
-before any comes again. When it ends, everything is healed and every bank is ready.
+Kills, pauses, partitions of every kind, of messages and, where it can be, of packets; a network that loses and repeats;
+clocks that are set wrong. Every kind comes before any comes again. When it ends, everything is healed and every bank is
+ready.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from distribank.network.processes import BankProcess
 from distribank.torture import clocks
 from distribank.torture.history import History
 from distribank.torture.links import BROKEN, SILENT, Direction, Links, Weather
+from distribank.torture.packets import Wires
 
 HOLD_SECONDS: Final = (1.5, 7.0)
 """How long faults stay."""
@@ -44,6 +46,8 @@ class Scene:
     history: History
     skewable: bool
     """Whether clocks can be set."""
+    wires: Wires | None = None
+    """Where packets can be dropped."""
 
     @property
     def codes(self) -> list[str]:
@@ -102,24 +106,32 @@ def pause(scene: Scene, chance: random.Random) -> Fault:
 
 def cut_off(scene: Scene, chance: random.Random) -> Fault:
     """One bank reaches no other, and none reaches it."""
-    alone = chance.choice(scene.codes)
-    return _between(scene, chance, "cut off", f"{alone} cut off", [alone], both_ways=True)
+    return _messages(scene, chance, "cut off", _one_alone(scene, chance))
 
 
 def halves(scene: Scene, chance: random.Random) -> Fault:
     """The banks fall into two parts that do not hear each other."""
-    part = chance.sample(scene.codes, chance.randint(1, len(scene.codes) // 2))
-    return _between(
-        scene, chance, "partition", f"{', '.join(sorted(part))} parted from the others", part, both_ways=True
-    )
+    return _messages(scene, chance, "partition", _two_parts(scene, chance))
 
 
 def one_way(scene: Scene, chance: random.Random) -> Fault:
     """Some banks are heard no more, yet hear the others: their requests and their answers do not arrive."""
-    mute = chance.sample(scene.codes, chance.randint(1, len(scene.codes) // 2))
-    return _between(
-        scene, chance, "one-way", f"{', '.join(sorted(mute))} not heard by the others", mute, both_ways=False
-    )
+    return _messages(scene, chance, "one-way", _some_mute(scene, chance))
+
+
+def packets_cut_off(scene: Scene, chance: random.Random) -> Fault:
+    """No packet between one bank and any other arrives."""
+    return _packets(scene, "packets cut off", _one_alone(scene, chance))
+
+
+def packets_halves(scene: Scene, chance: random.Random) -> Fault:
+    """No packet between two parts of the banks arrives."""
+    return _packets(scene, "packets parted", _two_parts(scene, chance))
+
+
+def packets_one_way(scene: Scene, chance: random.Random) -> Fault:
+    """No packet of some banks arrives at the others, whose packets arrive at them: not even what acknowledges those."""
+    return _packets(scene, "packets one-way", _some_mute(scene, chance))
 
 
 def rough(scene: Scene, chance: random.Random) -> Fault:
@@ -156,7 +168,9 @@ def skew(scene: Scene, chance: random.Random) -> Fault:
     return Fault("clock", f"clocks off: {words}", begin, end)
 
 
-KINDS: Final[Sequence[Callable[[Scene, random.Random], Fault]]] = (kill, pause, cut_off, halves, one_way, rough, skew)
+Kind = Callable[[Scene, random.Random], Fault]
+OF_PACKETS: Final[Sequence[Kind]] = (packets_cut_off, packets_halves, packets_one_way)
+KINDS: Final[Sequence[Kind]] = (kill, pause, cut_off, halves, one_way, *OF_PACKETS, rough, skew)
 
 
 class Nemesis:
@@ -167,7 +181,7 @@ class Nemesis:
         self._scene = scene
         self._chance = chance
         self._say = say
-        self._deck: list[Callable[[Scene, random.Random], Fault]] = []
+        self._deck: list[Kind] = []
 
     async def rage(self, seconds: float) -> None:
         """Break and heal for about *seconds*; at the end all is healed, and all banks are ready."""
@@ -200,9 +214,10 @@ class Nemesis:
         self.now = "; ".join(each.words for each in in_force)
         self._say(fault.words if phase == "begin" else f"healed: {fault.words}")
 
-    def _draw(self) -> Callable[[Scene, random.Random], Fault]:
+    def _draw(self) -> Kind:
         if not self._deck:
-            kinds = [kind for kind in KINDS if kind is not skew or self._scene.skewable]
+            cannot = [*(() if self._scene.skewable else (skew,)), *(() if self._scene.wires else OF_PACKETS)]
+            kinds = [kind for kind in KINDS if kind not in cannot]
             self._deck = self._chance.sample(kinds, len(kinds))
         return self._deck.pop()
 
@@ -228,16 +243,57 @@ def _names(processes: Sequence[BankProcess]) -> str:
     return ", ".join(process.bank.code for process in processes)
 
 
-def _between(
-    scene: Scene, chance: random.Random, kind: str, words: str, part: Sequence[str], *, both_ways: bool
-) -> Fault:
-    """What leaves *part* is lost on its way to the others and, *both_ways*, what comes from there."""
-    others = [code for code in scene.codes if code not in part]
-    leaving = [(a, b) for a in part for b in others]
-    arriving = [(b, a) for a, b in leaving] if both_ways else []
+_Cut = tuple[str, list[Direction]]
+"""A partition in words, and the directions in which nothing arrives."""
+
+
+def _one_alone(scene: Scene, chance: random.Random) -> _Cut:
+    alone = chance.choice(scene.codes)
+    return f"{alone} cut off", _leaving(scene, [alone]) + _arriving(scene, [alone])
+
+
+def _two_parts(scene: Scene, chance: random.Random) -> _Cut:
+    part = _part(scene, chance)
+    return f"{', '.join(part)} parted from the others", _leaving(scene, part) + _arriving(scene, part)
+
+
+def _some_mute(scene: Scene, chance: random.Random) -> _Cut:
+    part = _part(scene, chance)
+    return f"{', '.join(part)} not heard by the others", _leaving(scene, part)
+
+
+def _part(scene: Scene, chance: random.Random) -> list[str]:
+    return sorted(chance.sample(scene.codes, chance.randint(1, len(scene.codes) // 2)))
+
+
+def _leaving(scene: Scene, part: Sequence[str]) -> list[Direction]:
+    return [(a, b) for a in part for b in scene.codes if b not in part]
+
+
+def _arriving(scene: Scene, part: Sequence[str]) -> list[Direction]:
+    return [(b, a) for a, b in _leaving(scene, part)]
+
+
+def _messages(scene: Scene, chance: random.Random, kind: str, cut: _Cut) -> Fault:
+    """Whole requests and answers are lost."""
+    words, directions = cut
     weather = chance.choice([SILENT, BROKEN])
     how = "silently" if weather is SILENT else "connections break"
-    return _weather(scene, kind, f"{words} ({how})", leaving + arriving, weather)
+    return _weather(scene, kind, f"{words} ({how})", directions, weather)
+
+
+def _packets(scene: Scene, kind: str, cut: _Cut) -> Fault:
+    """Packets are dropped."""
+    wires, (words, directions) = scene.wires, cut
+    assert wires is not None, "no such fault is drawn without"
+
+    async def begin() -> None:
+        await wires.cut(directions)
+
+    async def end() -> None:
+        await wires.mend(directions)
+
+    return Fault(kind, f"{words} (packets dropped)", begin, end)
 
 
 def _weather(scene: Scene, kind: str, words: str, directions: list[Direction], weather: Weather) -> Fault:

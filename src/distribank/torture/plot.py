@@ -15,7 +15,10 @@ HEIGHT: Final = 220
 ROW: Final = 18
 POINTS: Final = 450
 """Points of the curve at most: more seconds than that are put together."""
-COLOURS: Final = ("#c0392b", "#8e44ad", "#2471a3", "#148f77", "#b9770e", "#5d6d7e", "#7d3c98", "#1e8449")
+COLOURS: Final = (
+    *("#c0392b", "#8e44ad", "#2471a3", "#148f77", "#b9770e"),
+    *("#5d6d7e", "#7d3c98", "#1e8449", "#873600", "#34495e"),
+)
 
 
 def svg(figures: Figures) -> str:

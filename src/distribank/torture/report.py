@@ -82,6 +82,7 @@ def _how_to_look(directory: Path) -> str:
 def markdown(verdict: Verdict, found: Figures) -> str:
     """The whole report."""
     setup, done = found.setup, verdict.transfers
+    alone = setup.get("proxies_alone")
     banks = setup.get("banks", [])
     title = "nothing is wrong" if verdict.valid else f"{len(verdict.violations)} things are wrong"
     what = (
@@ -132,8 +133,9 @@ def markdown(verdict: Verdict, found: Figures) -> str:
                 ("none", "", "", f"{found.quiet_rate():.0f}"),
             ],
         ),
-        _table(("messages between banks", "number"), [(what, f"{many:,}") for what, many in found.links.items()]),
+        _table(("between the banks", "number"), [(what, f"{many:,}") for what, many in found.links.items()]),
         "" if setup.get("clocks") else "Clocks were left as they are: libfaketime is not installed.\n",
+        f"Whole requests and answers were lost, by proxies, and no packets: {alone}.\n" if alone else "",
         "## What was found\n",
         _found(verdict, found),
     ]

@@ -6,9 +6,9 @@ import asyncio
 import json
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +19,13 @@ from distribank.network.client import client_of
 from distribank.network.layout import HOST, LocalBank, init
 from distribank.network.processes import BankProcess, free_base_port, stop_all
 from distribank.network.terminal import cancel_on_signals, console, waiting
-from distribank.torture import clocks, history, people, report
+from distribank.torture import clocks, history, packets, people, report
 from distribank.torture.checker import CALM_SECONDS, check
 from distribank.torture.clients import CLIENTS, READERS, Clients
 from distribank.torture.history import History
-from distribank.torture.links import Links
+from distribank.torture.links import Address, Links
 from distribank.torture.nemesis import READY_SECONDS, Nemesis, Scene
+from distribank.torture.packets import RoomProcess, Wires
 from distribank.torture.watching import watch
 
 INTERRUPTED: Final = 130
@@ -39,13 +40,16 @@ Program = Callable[[LocalBank], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be run. *program* runs in the banks' place, in tests of the test itself."""
+    """What is to be run. *proxies_alone* is why no packets are dropped, ``None`` in a process that has entered a
+    network of its own (``packets``). *program* runs in the banks' place, in tests of the test itself.
+    """
 
     minutes: float
     banks: int = 5
     seed: int = field(default_factory=lambda: random.SystemRandom().randrange(1_000_000))
     data_dir: Path | None = None
     base_port: int | None = None
+    proxies_alone: str | None = "no network namespaces were asked for"
     program: Program | None = None
 
 
@@ -84,22 +88,30 @@ async def _run(screen: Console, order: Order, directory: Path) -> None:
     cancel_on_signals()
     base = free_base_port(2 * order.banks, order.base_port)
     banks = init(directory, order.banks, base)
-    network = _through_links(directory, banks)
+    proxies = {bank.code: bank.port + order.banks for bank in banks}
+    wires = Wires(proxies) if order.proxies_alone is None else None
+    if wires is None:
+        screen.print(f"Proxies alone, and no packets dropped: {order.proxies_alone}", markup=False)
+    else:
+        banks = [replace(bank, host=wires.addresses[bank.code]) for bank in banks]
+    here = packets.HERE if wires else HOST
+    places = {bank.code: ((here, proxies[bank.code]), (bank.host, bank.port)) for bank in banks}
+    network = _through_links(directory, places)
     skewing = clocks.library()
     if skewing is None:
         screen.print(clocks.MISSING)
-    processes = [
-        BankProcess(
-            bank,
-            {"DISTRIBANK_NETWORK_FILE": str(network), **(clocks.environment(bank, skewing) if skewing else {})},
-            order.program(bank) if order.program else (),
-        )
-        for bank in banks
-    ]
-    places = {bank.code: (bank.port + order.banks, bank.port) for bank in banks}
+
+    def process_of(bank: LocalBank) -> BankProcess:
+        env = {"DISTRIBANK_NETWORK_FILE": str(network), **(clocks.environment(bank, skewing) if skewing else {})}
+        program = order.program(bank) if order.program else ()
+        return RoomProcess(wires, bank, env, program) if wires else BankProcess(bank, env, program)
+
+    processes = [process_of(bank) for bank in banks]
     chance = random.Random(f"{order.seed} links")  # noqa: S311
     try:
         async with AsyncExitStack() as stack:
+            if wires is not None:
+                stack.enter_context(wires)
             links = await stack.enter_async_context(Links(places, chance))
             clients = [await stack.enter_async_context(client_of(bank)) for bank in banks]
             with waiting(screen, f"starting {order.banks} banks, and opening accounts at them"):
@@ -108,7 +120,7 @@ async def _run(screen: Console, order: Order, directory: Path) -> None:
                 await asyncio.gather(*(process.wait_ready(READY_SECONDS) for process in processes))
                 everybody = await people.gather(clients)
             with History(directory / history.FILE) as written:
-                scene = Scene(processes, links, written, skewable=skewing is not None)
+                scene = Scene(processes, links, written, skewable=skewing is not None, wires=wires)
                 try:
                     await _torture(screen, order, Clients(everybody, written, order.seed), scene)
                 except ExceptionGroup as failed:
@@ -153,7 +165,8 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
         await _calm(clients, history, say)
         watching.cancel()
         looking_after.cancel()
-    history.add("run", "info", "links", dict(sorted(scene.links.met.items())))
+    dropped = {"packets dropped": scene.wires.dropped()} if scene.wires else {}
+    history.add("run", "info", "links", {**dict(sorted(scene.links.met.items())), **dropped})
     history.add("run", "info", "asked again in all", dict(clients.counts.retries))
     with waiting(screen, "reading every statement"):
         for person, account in clients.people.all_accounts():
@@ -202,15 +215,16 @@ def _setup(order: Order, everybody: people.People, scene: Scene) -> dict[str, An
         },
         "clients": CLIENTS,
         "clocks": scene.skewable,
+        "proxies_alone": order.proxies_alone,
     }
 
 
-def _through_links(directory: Path, banks: Sequence[LocalBank]) -> Path:
+def _through_links(directory: Path, places: Mapping[str, tuple[Address, Address]]) -> Path:
     """A network file in which each bank's address is its proxy's; ``network.json`` stays as it is, for afterwards."""
     document = json.loads((directory / "network.json").read_bytes())
-    ports = {bank.code: bank.port + len(banks) for bank in banks}
     for entry in document["banks"]:
-        entry["url"] = f"http://{HOST}:{ports[entry['code']]}"
+        (host, port), _own = places[entry["code"]]
+        entry["url"] = f"http://{host}:{port}"
     path = (directory / NETWORK_FILE).resolve()
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
