@@ -1,7 +1,8 @@
 """What two banks' sockets meet while packets from A to B are dropped, and once they are not: printed as JSON.
 
 Run as ``python -m tests.cut_packets``, because it leaves its machine's network for good. ``requests``: what has arrived
-at B's proxy from A, and at A's from B. ``answers``: what has arrived back at A, and at B.
+at B's proxy from A, and at A's from B. ``answers``: what has arrived back at A, and at B. ``late``: what arrives at B's
+proxy at last from a connection that A has closed meanwhile.
 """
 
 from __future__ import annotations
@@ -47,10 +48,13 @@ def look(wires: Wires) -> dict[str, object]:
         listening = {bank: own.enter_context(socket.create_server((HERE, port))) for bank, port in PROXIES.items()}
         a, a_at_b = connect(wires, own, "A", "B", listening["B"])
         b, b_at_a = connect(wires, own, "B", "A", listening["A"])
+        closed, closed_at_b = connect(wires, own, "A", "B", listening["B"])
 
         asyncio.run(wires.cut([("A", "B")]))
         a.sendall(b"from A")
         b.sendall(b"from B")
+        closed.sendall(b"given up")
+        closed.close()
         cut = {"requests": heard([a_at_b, b_at_a], QUIET_SECONDS)}
         b_at_a.sendall(b"A's answer")
         a_at_b.sendall(b"B's answer")
@@ -67,6 +71,7 @@ def look(wires: Wires) -> dict[str, object]:
         mended = {
             "requests": heard([a_at_b], MENDED_SECONDS),
             "answers": heard([b], MENDED_SECONDS),
+            "late": heard([closed_at_b], MENDED_SECONDS),
         }
         connect(wires, own, "A", "B", listening["B"])
         return {"cut": cut, "connected": connected, "dropped": dropped, "mended": mended}
