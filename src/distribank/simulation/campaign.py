@@ -278,6 +278,7 @@ async def _check_rest(world: World) -> None:
 def _unrest(node: Node) -> dict[str, object]:
     """What is still going on at a bank."""
     left: dict[str, object] = {
+        "down, or about to be": not node.ready or node.store._broken is not None,
         "unfinished": _unfinished(node),
         "held": [hold for hold in node.rows[Hold].values() if hold.state is HoldState.PLACED],
         "reserved": [account for account in node.rows[Account].values() if account.open_holds or account.incoming],

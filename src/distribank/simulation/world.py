@@ -180,7 +180,7 @@ class Node:
         answer: Future[Any] = self._world.loop.create_future()
         self.connections[answer] = None
         answer.add_done_callback(partial(self._answered, request, back), context=NOBODY.context())
-        self.spawn(self._serve(self._receive(request), answer))
+        self.spawn(self._serve(lambda: self._receive(request), answer))
         return True
 
     async def _receive(self, request: Request) -> Said:
@@ -210,7 +210,8 @@ class Node:
             raise Unreachable(self.code, "it is down")
         answer: Future[T] = self._world.loop.create_future()
         self.connections[answer] = None
-        task = self.spawn(self._serve(work(self.bank), answer))
+        bank = self.bank
+        task = self.spawn(self._serve(lambda: work(bank), answer))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -219,9 +220,9 @@ class Node:
         finally:
             self.connections.pop(answer, None)
 
-    async def _serve(self, work: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
+    async def _serve(self, work: Callable[[], Coroutine[Any, Any, Any]], answer: Future[Any]) -> None:
         try:
-            result = await work
+            result = await work()
         except Breakage as breakage:
             if not answer.done():
                 answer.set_exception(breakage)
