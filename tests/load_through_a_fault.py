@@ -39,7 +39,7 @@ class Load:
     people: People
     answers: list[tuple[float, bool, int]] = field(default_factory=list)
     without_id: list[object] = field(default_factory=list)
-    """Server errors that do not name a transfer."""
+    """Server errors that do not name a transfer, of banks that had begun one: a bank that is not ready begins none."""
     stopped: bool = False
 
     async def pay_on(self, worker: int, faulty: int | None) -> None:
@@ -60,7 +60,7 @@ class Load:
                 await asyncio.sleep(0.1)
                 continue
             self.answers.append((time.monotonic(), faulty is not None, answer.status))
-            if answer.status >= 500 and "transfer_id" not in answer.body:
+            if answer.status >= 500 and "transfer_id" not in answer.body and answer.code != "not_ready":
                 self.without_id.append(answer.body)
             if answer.status >= 500:
                 await asyncio.sleep(0.05)
@@ -190,9 +190,9 @@ transfers per second, over {seconds:.0f} s each: before it, during it, and from 
 |---|---|---|---|---|---|
 {table}
 
-Answers by status: among the four {healthy}; where the fifth had a part {faulty}. Server errors without a transfer id:
-**{without}**. At the end nothing was in doubt or held, and the books balanced, alone, pairwise and by the network's
-own audit.
+Answers by status: among the four {healthy}; where the fifth had a part {faulty}. Server errors of
+ready banks without a transfer id: **{without}**. At the end nothing was in doubt or held, and the books balanced,
+alone, pairwise and by the network's own audit.
 """
 
 

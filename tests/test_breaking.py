@@ -70,6 +70,11 @@ async def test_what_is_so_already_is_said(tmp_path: Path) -> None:
         assert not is_frozen(bank.pid)
         breaking.freeze(bank.bank)
         breaking.kill(bank.bank)
+
+        async def ended() -> bool:
+            return bank.exit_status is not None
+
+        await until(ended, "the system tells how it ended")
         assert bank.exit_status == -signal.SIGKILL
         with pytest.raises(Breakage, match="no  distribank up  runs on"):
             breaking.start(tmp_path, bank.bank)
