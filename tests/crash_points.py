@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from distribank.store.group import LAZY_SECONDS
 from tests.crashing import arm
 from tests.nursery import nursery
 from tests.processes import SLOW_MACHINE_S, People, RealBank, network_of, until
+from tests.provenance import provenance
 
 MONEY = 10_000_000
 FINAL = {"completed", "aborted"}
@@ -433,7 +433,7 @@ async def campaign(rounds: int, lanes: int, minutes: float, directory: Path) -> 
         seconds=time.monotonic() - began,
         cores=os.cpu_count(),
         load=os.getloadavg()[2],
-        python=platform.python_version(),
+        provenance=provenance(),
         findings=len(findings),
         table="\n".join(row(name, told) for name, told in all_told.items() if told.rounds),
         points="\n".join(f"* {name}: {', '.join(sorted(told.points))}" for name, told in all_told.items()),
@@ -456,7 +456,7 @@ network's own audit, and whatever had been acknowledged was looked up again. A b
 one that has its imports behind it (`tests/nursery.py`), so that *ready again* is the bank's part alone.
 
 {kills} kills in {seconds:.0f} s, {lanes} stories at a time, on {cores} cores whose load (15 minutes) was {load:.1f}
-at the end, Python {python}. Findings: **{findings}**.
+at the end, {provenance}. Findings: **{findings}**.
 
 | story | points by name | rounds | kills | ready again, s: median / most | at rest behind that, s: median / most |
 |---|---|---|---|---|---|

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from distribank.breakages import Breakage
 from tests.processes import SLOW_MACHINE_S, People, RealBank, network_of, until
+from tests.provenance import provenance
 
 WORKERS = 12
 BACK_WITHIN_S = 5.0
@@ -184,7 +184,7 @@ REPORT = """# Load through a fault
 `make load-through-a-fault`: five real banks under {workers} workers who pay between four of them as fast as they are
 answered, and two who pay from and to the fifth. To the fifth this happens; the rates are the four others' completed
 transfers per second, over {seconds:.0f} s each: before it, during it, and from {back:.0f} s behind its healing on. On
-{cores} cores whose load (1 minute) was {load:.1f} at the end, clients on the same cores; Python {python}.
+{cores} cores whose load (1 minute) was {load:.1f} at the end, clients on the same cores; {provenance}.
 
 | the fifth bank is | before | during | during ÷ before | healed | healed ÷ before |
 |---|---|---|---|---|---|
@@ -208,7 +208,7 @@ def report(measured: list[Measured], load: Load, seconds: float) -> str:
         back=BACK_WITHIN_S,
         cores=os.cpu_count(),
         load=os.getloadavg()[0],
-        python=platform.python_version(),
+        provenance=provenance(),
         table="\n".join(rows),
         healthy=load.statuses(faulty=False),
         faulty=load.statuses(faulty=True),

@@ -15,7 +15,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from types import CodeType
 from typing import Any, Final
 
 from tests.mutants import EQUIVALENT, MUTANTS, Mutant
+from tests.provenance import provenance
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIMIT_S: Final = 60.0
@@ -217,7 +217,7 @@ def searched(mutant: Mutant) -> list[str]:
 def report(outcomes: Sequence[Outcome], seconds: float) -> str:
     """The page ``docs/reports/mutants.md``."""
     by_name = {mutant.name: mutant for mutant in MUTANTS}
-    killed, version = sum(bool(outcome.found) for outcome in outcomes), platform.python_version()
+    killed = sum(bool(outcome.found) for outcome in outcomes)
     lines = [
         "# Seeded bugs",
         "",
@@ -225,7 +225,7 @@ def report(outcomes: Sequence[Outcome], seconds: float) -> str:
         "in a process of its own. A bug that no test finds fails the run, and so does one whose place in the code is",
         "not there any more. `make mutants` makes this page anew; `tests/mutants.py` has the changes themselves.",
         "",
-        f"{len(outcomes)} bugs, {killed} found, in {seconds:.0f} s, {AT_ONCE} at a time, Python {version}.",
+        f"{len(outcomes)} bugs, {killed} found, in {seconds:.0f} s, {AT_ONCE} at a time; {provenance()}.",
         "Seconds are those of one process: imports, the test, and whatever else the machine did meanwhile.",
         "",
         "| bug | where | what it breaks | found by | s |",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from distribank.store import sqlite
 from tests.between_banks import virtually
 from tests.disks import FragileDisk
 from tests.power_scenes import FAILED, MANY, SCENES, Run, Scene
+from tests.provenance import provenance
 
 LOG_PAGES = 20
 """Pages of the write-ahead log between two checkpoints here: few, so that checkpoints are cut as well."""
@@ -167,7 +167,7 @@ def in_words(tally: Tally, lengths: dict[str, int], controls: dict[str, int], ch
     made = tally.cuts.total() - sum(n for (column, _), n in tally.cuts.items() if column == FAILS)
     columns = (EVERY, CHANCE, FAILS)
     seconds = time.monotonic() - tally.began
-    versions = f"Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}"
+    versions = f"{provenance()}, SQLite {apsw.sqlite_lib_version()}"
     return "\n".join(
         [
             f"{made} power cuts ({chosen})",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from distribank.network.client import AccountRef, Session
 from distribank.network.layout import LocalBank
 from tests.crashing import arm
 from tests.processes import SLOW_MACHINE_S, People, RealBank, network_of, until
+from tests.provenance import provenance
 
 COUNT = "SELECT count(*) FROM transfer WHERE state = ?"
 IMPORTS = "import distribank.cli, distribank.service"
@@ -133,7 +133,7 @@ REPORT = """# Recovery
 `make recovery`: two real banks, killed (SIGKILL) with that many transactions in doubt, half of them committed and half
 undecided, and started with `distribank serve`. Behind it every commit had arrived once, all else was aborted, nothing
 was held, and books balanced alone, pairwise and by the network's own audit. The two banks start at the same time, on
-{cores} cores whose load (1 minute) was {load:.1f} at the end; Python {python}.
+{cores} cores whose load (1 minute) was {load:.1f} at the end; {provenance}.
 
 | in doubt | imports, s | coordinator ready, s | participant ready, s | beyond imports, s | resolved behind, s |
 |---|---|---|---|---|---|
@@ -156,9 +156,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             rows.append(row(asyncio.run(measure(in_doubt, Path(directory)))))
         print(rows[-1], flush=True)
-    told = REPORT.format(
-        cores=os.cpu_count(), load=os.getloadavg()[0], python=platform.python_version(), table="\n".join(rows)
-    )
+    told = REPORT.format(cores=os.cpu_count(), load=os.getloadavg()[0], provenance=provenance(), table="\n".join(rows))
     print(told)
     if given.report is not None:
         given.report.write_text(told)
