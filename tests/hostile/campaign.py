@@ -34,7 +34,8 @@ def run() -> int:
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     print(f"revision {git.stdout.strip()}, Python {platform.python_version()}, Schemathesis {version('schemathesis')}")
     os.environ["HOSTILE_EXAMPLES"] = EXAMPLES
-    failed = pytest.main(["-q", "-p", "no:cacheprovider", "tests/hostile", "tests/test_authority.py", *sys.argv[1:]])
+    quietly = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # imported above
+    failed = pytest.main([*quietly, "tests/hostile", "tests/test_authority.py", *sys.argv[1:]])
     asked, answered = asyncio.run(try_all())
     print(f"\nafter {time.monotonic() - began:.0f} s:")
     for line in (*_lines(), _tampered("requests", asked), _tampered("answers", answered)):
