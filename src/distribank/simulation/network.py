@@ -75,6 +75,8 @@ class Network:
     def __init__(self, chance: Random, seen: Counter[str]) -> None:
         self.weather = Weather()
         self.banks: dict[str, Destination] = {}
+        self.last_arrival = 0.0
+        """When, in the loop's time, the last of what is on its way will have arrived."""
         self._chance = chance
         self._seen = seen
         self._context = Context()
@@ -109,7 +111,9 @@ class Network:
         if self._chance.random() < self.weather.tail:
             delay *= 100
             self._seen["very late"] += 1
-        asyncio.get_running_loop().call_later(delay, then, *of, context=self._context)
+        loop = asyncio.get_running_loop()
+        self.last_arrival = max(self.last_arrival, loop.time() + delay)
+        loop.call_later(delay, then, *of, context=self._context)
 
 
 def _break(request: Request, why: str) -> None:
