@@ -214,7 +214,7 @@ async def _campaign(
                 clients.create_task(people.batch(f"batch-{number}"))
             for number in range(circumstances.tellers):
                 clients.create_task(people.teller(f"cash-{number}"))
-        await asyncio.sleep(world.network.last_arrival - loop.time())  # what the storm has sent may begin something yet
+        await asyncio.sleep(world.network.last_arrival + 1 - loop.time())  # what the storm sent may begin something yet
         await _within(CONVERGED_WITHIN, lambda: not any(_unrest(node) for node in world.nodes.values()))
         await _check_rest(world)
         if circumstances.wild_clocks:
