@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -100,6 +101,18 @@ def test_a_record_is_gone_on_with(tmp_path: Path) -> None:
     record.append(range(2000, 3000), Sums(seeds=400, failed={2399: "I1: no"}), 1.0)
     assert record.missing(range(3000)) == [range(1000), range(2000, 3000)]
     assert (record.total().seeds, record.total().seen) == (1400, Counter(crash=3))
+
+
+def test_nobody_goes_on_simulating_behind_a_command_that_was_killed() -> None:
+    command = [sys.executable, "-m", "distribank", "simulate", "--seeds", "100000", "--jobs", "2"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    assert run.stdout is not None
+    with run.stdout as said:
+        while b"seeds/s" not in said.read1():
+            assert run.poll() is None
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+        assert said.read() is not None  # ends once no process is left that could write
 
 
 # Bugs that it finds -----------------------------------------------------------------------------------------------

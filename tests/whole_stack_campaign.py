@@ -31,7 +31,7 @@ import httpx
 from distribank.core.money import format_amount, parse_amount
 from distribank.core.protocol import State, Transaction
 from distribank.ports import Queries
-from distribank.simulation.many import revision
+from distribank.simulation.many import end_with_parent, revision
 from tests.counter_hall import OPERATOR, PASSWORD
 from tests.whole_stack import FAIR, Fate, Letter, Stack, StackLoop, Wire, lay_out, run_stack
 from tests.world import CPFS
@@ -636,7 +636,7 @@ def main(arguments: list[str]) -> int:
     seen: Counter[str] = Counter()
     began, done, virtual, failed = time.monotonic(), 0, 0.0, []
     # Interrupted, it says what was reached by then.
-    with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool, suppress(KeyboardInterrupt):
+    with multiprocessing.get_context("spawn").Pool(asked.jobs, end_with_parent) as pool, suppress(KeyboardInterrupt):
         for seed, reached, simulated, failure in pool.imap_unordered(_one, asked.seeds, chunksize=1):
             done, virtual = done + 1, virtual + simulated
             seen += reached

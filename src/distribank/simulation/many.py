@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 from distribank.simulation.campaign import SITUATIONS, Failed, simulate
@@ -87,7 +88,7 @@ def run_many(seeds: range, jobs: int) -> Iterator[Sums]:
                 return
         return
     parts.reverse()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         running: set[Future[Sums]] = set()
         stop = False
         while running or (parts and not stop):
@@ -98,6 +99,18 @@ def run_many(seeds: range, jobs: int) -> Iterator[Sums]:
                 sums = future.result()
                 stop = stop or bool(sums.failed)
                 yield sums
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one does that started it, however that ends."""
+    parent = parent_process()
+    assert parent is not None, "only a process that another one started has a parent here"
+
+    def wait_for_it() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait_for_it, daemon=True).start()
 
 
 # The record -------------------------------------------------------------------------------------------------------
