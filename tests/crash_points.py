@@ -462,6 +462,9 @@ at the end, {provenance}. Findings: **{findings}**.
 |---|---|---|---|---|---|
 {table}
 
+*At rest* is at most about six seconds where a coordinator died with nothing on its disk: who has voted asks a second
+behind the vote deadline, which is five seconds here and two by default.
+
 {points}
 
 {wrong}
