@@ -44,8 +44,8 @@ def pasted(
 
 
 def what_matters(said: str) -> list[str]:
-    """The lines, without what differs from run to run: ids, times, pids, addresses, paths, and which of several banks
-    did at the same moment what a trace tells of them.
+    """The lines, without what differs from run to run: ids, times, pids, addresses, paths, how it was noticed that a
+    bank is dead, and which of several banks did at the same moment what a trace tells of them.
     """
     for pattern, put in (
         (r"99990001\.[0-9a-f.]+", "ID"),
@@ -55,7 +55,7 @@ def what_matters(said: str) -> list[str]:
         (r"with:  .*", "with"),
         (r"is in \S+", "is in DIR"),
         (r"(99990001: ).*not answered.*", r"\1not answered"),
-        (r"said: (offline|no answer.*)", "said: nothing"),
+        (r"said: (offline|no answer|ConnectError).*", "said: nothing"),
     ):
         said = re.sub(pattern, put, said)
     lines = [line.rstrip() for line in said.splitlines()]
