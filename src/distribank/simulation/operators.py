@@ -23,6 +23,8 @@ class Operators:
     audits: list[tuple[Audit, list[str]]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """What operators saw that must not be."""
+    auditing: int = 0
+    """Audits under way."""
 
     # Forcing ------------------------------------------------------------------------------------------------------
 
@@ -106,11 +108,14 @@ class Operators:
         world = self.world
         node = world.chance.choice(list(world.nodes.values()))
         acknowledged = self.people.told.committed()
+        self.auditing += 1
         try:
             audit = await node.call(lambda bank: bank.auditing.audit())
         except Breakage:
             world.seen["audit: the auditor died"] += 1
             return None
+        finally:
+            self.auditing -= 1
         world.tell(node.code, f"audits at {audit.at}: {', '.join(f.code for f in audit.findings) or 'all holds'}")
         self.audits.append((audit, acknowledged))
         return audit
@@ -146,8 +151,13 @@ class Operators:
             self.broken.append(f"the reason of an operator has left its bank with the trace of {known.id}")
 
     async def tidy_up(self) -> None:
-        """More than the retention passes at once, and every bank forgets what it may: nothing that is forced."""
+        """More than the retention passes at once, and every bank forgets what it may: nothing that is forced.
+
+        Never during an audit: that takes seconds, and what it asks about is younger than anything that is forgotten.
+        """
         world = self.world
+        if self.auditing:
+            return
         world.calendar.days += 8
         world.tell("network", "eight days pass, and banks forget what they may")
         for node in world.nodes.values():
