@@ -103,7 +103,7 @@ def test_a_defect_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert old in source
     module = place if inspect.ismodule(place) else inspect.getmodule(place)
     made: dict[str, Any] = {}
-    exec(compile(f"{HEAD}{source.replace(old, new)}", name, "exec"), vars(module), made)  # noqa: S102
+    exec(compile(f"{HEAD}{source.replace(old, new)}", f"<{name}>", "exec"), vars(module), made)  # noqa: S102
     monkeypatch.setattr(place, function, made[function])
     for seed in range(ENOUGH):
         try:
