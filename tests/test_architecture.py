@@ -51,7 +51,17 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 """The libraries that the inner parts may use; core may use nothing but the standard library."""
 
-CORE_STANDARD_LIBRARY = {"__future__", "collections", "dataclasses", "enum", "hashlib", "json", "re", "typing"}
+CORE_STANDARD_LIBRARY = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "enum",
+    "hashlib",
+    "json",
+    "operator",
+    "re",
+    "typing",
+}
 """None of these waits, tells the time, throws dice or touches a file."""
 
 BROAD = {"Exception", "BaseException"}

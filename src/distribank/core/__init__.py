@@ -11,5 +11,6 @@ production run exactly the same decisions. ``tests/test_architecture.py`` walks 
 ``consents``     what another bank may debit here. ``holders``: who signs in. ``refusals``: every precise no.
 ``idempotency``  one key, one deed. ``batches``: many transfers under one. ``planning``: whose money could pay.
 ``clock``        the hybrid logical clock. ``documents``: CPF, CNPJ, account numbers, bank codes.
+``values``       frozen dataclasses that cost what ordinary ones do.
 ``story``        one transaction told from all its records. ``snapshot``: all banks' books at one moment, checked.
 """

@@ -6,11 +6,11 @@ The batch with all its orders is durable before its first transfer. Item *i* is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from distribank.core.transfer import Leg
+from distribank.core.values import dataclass
 
 MAX_TRANSFERS: Final = 1000
 

@@ -7,8 +7,9 @@ stamped later than it. The last stamp itself is kept by ``distribank.bank``; her
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from distribank.core.values import dataclass
 
 COUNTER_BITS: Final = 16
 CLOCK_BOUND_MS: Final = 60_000

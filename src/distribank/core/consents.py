@@ -8,13 +8,13 @@ covers the amount; and uses it up in the same write as the hold. An aborted tran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from distribank.core.ledger import Account
 from distribank.core.money import MAX_BALANCE
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
+from distribank.core.values import dataclass, replace
 
 
 class ConsentStatus(StrEnum):

@@ -10,7 +10,6 @@ An absent cell is illegal: ``step`` answers it with an alarm and changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -40,6 +39,7 @@ from distribank.core.protocol import (
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Counterparty, Leg, Order, banks_of, legs_at, net_flow
+from distribank.core.values import dataclass, replace
 
 
 class Event(StrEnum):
@@ -63,7 +63,7 @@ class Situation:
 
     transaction: Transaction | None
     now: Now
-    ledger: Ledger = Ledger({}, {})  # noqa: RUF009 - immutable, like the rows it maps
+    ledger: Ledger = Ledger({}, {})
     vote: Vote | None = None
     bank: str = ""
     at: int = 0

@@ -8,7 +8,6 @@ rest in the bank's ``suspense`` book, so that everything still sums to zero, ope
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +15,7 @@ from distribank.core import ledger as books
 from distribank.core.ledger import CASH, SUSPENSE, Account, BookEntry, EntryKind, Ledger, LedgerRow
 from distribank.core.money import MAX_BALANCE
 from distribank.core.transfer import Direction, Leg
+from distribank.core.values import dataclass
 
 MAX_REASON: Final = 500
 _CORRECTION: Final = ".correction"

@@ -6,10 +6,10 @@ answer: the answer is made again from what the key names, so that a retry sees t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from distribank.core.refusals import Code, Refusal
+from distribank.core.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ and they are called with every account of one operation at hand, so that check a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -19,6 +18,7 @@ from distribank.core.documents import mask_name
 from distribank.core.money import MAX_BALANCE
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
+from distribank.core.values import dataclass, replace
 
 CASH: Final = "cash"
 SUSPENSE: Final = "suspense"

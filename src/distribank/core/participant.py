@@ -10,7 +10,7 @@ An absent cell is illegal: ``step`` refuses it with an alarm and changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
@@ -44,6 +44,7 @@ from distribank.core.protocol import (
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Counterparty, Leg, Order, check_participant_legs, net_flow
+from distribank.core.values import dataclass, replace
 
 
 class Event(StrEnum):

@@ -6,11 +6,11 @@ Pure arithmetic on what each account could give at one moment. It promises nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 from distribank.core.money import MAX_AMOUNT
 from distribank.core.transfer import MAX_LEGS
+from distribank.core.values import dataclass, replace
 
 MAX_DEBITS: Final = MAX_LEGS - 1
 """Debit legs of a plan: one leg is its credit."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -20,6 +19,7 @@ from distribank.core.heuristics import Heuristic
 from distribank.core.ledger import AccountType, LedgerRow
 from distribank.core.refusals import Refusal
 from distribank.core.transfer import Counterparty, Leg, Order
+from distribank.core.values import dataclass
 
 PROTOCOL_VERSION: Final = 1
 MAX_VOTE_DEADLINE_MS: Final = 120_000

@@ -6,9 +6,10 @@ A refusal is a value that travels to whoever asked; it is never raised. What a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+from distribank.core.values import dataclass, replace
 
 
 class Code(StrEnum):

@@ -9,7 +9,7 @@ their reasons stand in ``docs/protocol.md``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from distribank.core.coordinator import flows_of
@@ -17,6 +17,7 @@ from distribank.core.ledger import CASH, SUSPENSE, position_book
 from distribank.core.money import format_amount
 from distribank.core.protocol import FORCED, Cut, Part, Role, Side, State, Transaction
 from distribank.core.transfer import legs_at, net_flow
+from distribank.core.values import dataclass
 
 
 class FindingCode(StrEnum):

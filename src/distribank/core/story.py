@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from distribank.core.protocol import FORCED, Record, RecordKind, State, coordinator_of
+from distribank.core.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

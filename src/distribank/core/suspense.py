@@ -13,7 +13,6 @@ the operation sums to zero, and customers' money, suspense counted, stays cash p
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Final
 
 from distribank.core import ledger as books
@@ -22,6 +21,7 @@ from distribank.core.ledger import CASH, SUSPENSE, Book, BookEntry, Entry, Entry
 from distribank.core.money import format_amount
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
+from distribank.core.values import dataclass, replace
 
 _LEG: Final = 1
 
@@ -78,7 +78,7 @@ class Open:
         return self.owing if direction is Direction.CREDIT else self.owed
 
 
-def open_after(movements: Iterable[Movement], before: Open = Open()) -> Open:
+def open_after(movements: Iterable[Movement], before: Open = Open()) -> Open:  # noqa: B008 - a value
     """What *movements* leave open, added to what was open *before* them."""
     owing, owed = before.owing, before.owed
     for movement in movements:

@@ -7,12 +7,12 @@ ledger's to say, at each bank; how the banks agree is the protocol's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from distribank.core.money import MAX_AMOUNT, format_amount
 from distribank.core.refusals import Code, Refusal
+from distribank.core.values import dataclass
 
 MAX_LEGS: Final = 64
 MAX_DESCRIPTION: Final = 140

@@ -21,7 +21,7 @@ import time
 from abc import ABC, abstractmethod
 from asyncio import Future, Handle
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, TypeVar
@@ -36,6 +36,7 @@ from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Record, Transaction
 from distribank.core.suspense import Assignment
+from distribank.core.values import replace
 from distribank.ports import Query, Recount, Row
 
 R = TypeVar("R")
