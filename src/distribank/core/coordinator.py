@@ -156,7 +156,8 @@ def prepare_for(transaction: Transaction, bank: str) -> Prepare:
     legs = legs_at(bank, order.legs)
     # Names that votes brought since would change the digest, and a retry would look like a forgery.
     parties = tuple(
-        p if p.bank == transaction.coordinator else replace(p, name_masked=None) for p in transaction.counterparties
+        p if p.name_masked is None or p.bank == transaction.coordinator else replace(p, name_masked=None)
+        for p in transaction.counterparties
     )
     return Prepare(
         transaction.id,
@@ -182,7 +183,7 @@ def commit_for(transaction: Transaction, bank: str) -> Commit:
 
 def unacknowledged(transaction: Transaction) -> tuple[str, ...]:
     """The participants that have yet to acknowledge the commit."""
-    return tuple(vote.bank for vote in transaction.votes if vote.acknowledged_at is None)
+    return tuple([vote.bank for vote in transaction.votes if vote.acknowledged_at is None])
 
 
 def flows_of(transaction: Transaction) -> dict[str, int]:
@@ -307,10 +308,10 @@ def _acknowledged(situation: Situation) -> Step:
     if situation.bank not in unacknowledged(known):
         return Step(known)
     votes = tuple(replace(v, acknowledged_at=now.wall_ms) if v.bank == situation.bank else v for v in known.votes)
-    known = replace(known, votes=votes)
-    if unacknowledged(known):
+    if any(v.acknowledged_at is None for v in votes):
+        known = replace(known, votes=votes)
         return Step(known, (), (known,))
-    ended = replace(known, state=State.ENDED, completed_at=now.wall_ms)
+    ended = replace(known, votes=votes, state=State.ENDED, completed_at=now.wall_ms)
     record = Record(known.id, now.stamp, RecordKind.ENDED, State.COMMITTING, State.ENDED, "all have acknowledged")
     return Step(ended, (record,), (ended,))
 

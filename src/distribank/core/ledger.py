@@ -387,9 +387,9 @@ def reserve_positions(flows: Mapping[str, int], *, give_back: bool = False) -> t
     *flows*: what this bank will come to owe each, negative where it will be owed.
     """
     sign = -1 if give_back else 1
-    return tuple(Reservation(position_book(bank), -flow * sign) for bank, flow in flows.items() if flow < 0)
+    return tuple([Reservation(position_book(bank), -flow * sign) for bank, flow in flows.items() if flow < 0])
 
 
 def post_positions(flows: Mapping[str, int], operation: str, stamp: int) -> tuple[LedgerRow, ...]:
     """The bank's own side of a transfer: one entry per peer with which the flow is not zero."""
-    return tuple(BookEntry(operation, position_book(bank), flow, stamp) for bank, flow in flows.items() if flow)
+    return tuple([BookEntry(operation, position_book(bank), flow, stamp) for bank, flow in flows.items() if flow])

@@ -10,7 +10,6 @@ An absent cell is illegal: ``step`` refuses it with an alarm and changes nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
@@ -72,7 +71,7 @@ class Situation:
     identity: str
     transaction: Transaction | None
     now: Now
-    ledger: Ledger = field(default_factory=lambda: Ledger({}, {}))
+    ledger: Ledger = Ledger({}, {})
     prepare: Prepare | None = None
     commit: Commit | None = None
     because: Refusal | None = None
@@ -80,7 +79,7 @@ class Situation:
     vote_by: int = 0
     at: int = 0
     consents: Sequence[Consent] = ()
-    position: Book = field(default_factory=lambda: Book(""))
+    position: Book = Book("")
     cap: int = MAX_BALANCE
     reaches_back_to: int = 0
     heuristic: Heuristic | None = None
@@ -338,12 +337,12 @@ def _aborted(situation: Situation) -> Transaction:
 
 def _posted(situation: Situation, at: int) -> tuple[LedgerRow, ...]:
     """Entries stamped *at*, posted holds, the position; what was reserved of it is not any more."""
-    transaction = situation.known.id
-    books.assert_held(situation.ledger, situation.legs)
+    transaction, legs, flow = situation.known.id, situation.legs, situation.flow
+    books.assert_held(situation.ledger, legs)
     return (
-        *books.post(situation.ledger, situation.legs, transaction, EntryKind.TRANSFER, at, situation.now.wall_ms),
-        *books.reserve_positions(situation.flow, give_back=True),
-        *books.post_positions(situation.flow, transaction, at),
+        *books.post(situation.ledger, legs, transaction, EntryKind.TRANSFER, at, situation.now.wall_ms),
+        *books.reserve_positions(flow, give_back=True),
+        *books.post_positions(flow, transaction, at),
     )
 
 

@@ -149,6 +149,9 @@ def incarnation_of(transaction: str) -> str:
     return transaction.partition(".")[2].partition(".")[0]
 
 
+_canonical: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 # Messages ---------------------------------------------------------------------------------------------------------
 
 
@@ -182,7 +185,7 @@ class Prepare:
             [[c.leg, c.bank, c.direction, c.name_masked] for c in self.counterparties],
             self.vote_by,
         ]
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def check_legs(legs: Iterable[Leg]) -> Refusal | None:
 
 def legs_at(bank: str, legs: Iterable[Leg]) -> tuple[Leg, ...]:
     """The legs at one bank, in their order."""
-    return tuple(leg for leg in legs if leg.bank == bank)
+    return tuple([leg for leg in legs if leg.bank == bank])
 
 
 def banks_of(legs: Iterable[Leg]) -> tuple[str, ...]:
@@ -98,7 +98,10 @@ def banks_of(legs: Iterable[Leg]) -> tuple[str, ...]:
 
 def net_flow(legs: Iterable[Leg]) -> int:
     """What these legs add to the customers' money of the bank that holds them: what the coordinator comes to owe it."""
-    return sum(leg.signed for leg in legs)
+    flow = 0
+    for leg in legs:
+        flow += leg.signed
+    return flow
 
 
 def check_participant_legs(bank: str, legs: tuple[Leg, ...]) -> Refusal | None:
