@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -35,6 +36,7 @@ from distribank.ports import Queries
 from distribank.store import open_store, sqlite
 from distribank.store.group import KEY_OF, Group, Recent
 from distribank.store.sqlite import SqliteStore
+from distribank.store.sqlite_columns import dumps
 from distribank.store.sqlite_files import SCHEMA_VERSION
 from distribank.store.sqlite_queries import QUESTIONS, parameters_of
 from distribank.store.sqlite_rows import READ, write_rows
@@ -490,3 +492,8 @@ async def test_the_last_stamp_is_found_without_looking_for_it(place: OnSqlite) -
     reader = sqlite3.connect(place.path)
     assert reader.execute("SELECT last_stamp FROM meta").fetchall() == [(STAMP + 1,)]
     reader.close()
+
+
+@given(st.lists(st.tuples(st.text(), st.integers(), st.booleans(), st.none(), st.sampled_from(State))))
+def test_a_column_is_written_as_json_writes_it(rows: list[tuple[Any, ...]]) -> None:
+    assert dumps(rows) == json.dumps(rows, ensure_ascii=False, separators=(",", ":"))

@@ -9,6 +9,7 @@ transfer whose legs are NULL has no order.
 from __future__ import annotations
 
 import json
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # the former
 from typing import Any, Final
 
 from distribank.core.batches import BatchItem
@@ -21,8 +22,16 @@ from distribank.core.transfer import Counterparty, Direction, Leg
 Columns = tuple[Any, ...]
 """One row as SQLite takes it and gives it: its values in the order of the sentence that names them."""
 
-dumps: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_encode: Final = c_make_encoder(None, None, encode_basestring, None, ":", ",", False, False, True)
 loads: Final = json.loads
+
+
+def dumps(value: Any) -> str:
+    """*value* as ``json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))`` writes it.
+
+    That makes a new encoder in C for every text, and a transfer has fourteen of them; one is enough: 0.4 µs, not 1.0.
+    """
+    return "".join(_encode(value, 0))
 
 
 # What is ordered --------------------------------------------------------------------------------------------------
