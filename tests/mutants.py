@@ -1346,8 +1346,8 @@ MUTANTS: Final = (
         "a user's proxy is taken",
         "interbank calls go through somebody's proxy",
         "distribank.peers.client",
-        "trust_env=False,",
-        "trust_env=True,",
+        "transport or Transport(CONNECT_TIMEOUT_S, MAX_ANSWER_BYTES)",
+        "transport or next(iter(httpx.AsyncClient()._mounts.values()))",
         "tests/test_peers.py::test_proxies_of_the_environment_have_no_say_between_banks",
     ),
     Mutant(

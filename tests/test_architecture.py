@@ -147,13 +147,12 @@ def test_nobody_imports_the_command() -> None:
 
 
 def test_between_banks_one_module_holds_the_http_client() -> None:
-    users = [
-        name_of(p)
-        for p in FILES
-        if part_of(p) in INWARD and any(module.partition(".")[0] == "httpx" for _, module in imports_of(TREES[p]))
-    ]
-    assert len(users) <= 1
-    assert all(name.startswith("peers/") for name in users)
+    def importers(module: str) -> set[str]:
+        imported = {name_of(p): [m for _, m in imports_of(TREES[p])] for p in FILES if part_of(p) in INWARD}
+        return {name for name, modules in imported.items() if any(f"{m}.".startswith(f"{module}.") for m in modules)}
+
+    assert importers("httpx") <= {"peers/client.py", "peers/transport.py"}
+    assert importers("distribank.peers.transport") == {"peers/client.py"}
 
 
 # core is pure -----------------------------------------------------------------------------------------------------

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -25,6 +29,7 @@ from distribank.core.protocol import (
 )
 from distribank.peers import line, wire
 from distribank.peers.client import PROBE, HttpPeers
+from distribank.peers.roster import Roster
 from distribank.ports import PeerStatus
 from tests.between_banks import (
     START_MS,
@@ -401,7 +406,6 @@ SPOILERS: dict[str, Callable[[httpx.Response], httpx.Response]] = {
     "encoded": lambda response: httpx.Response(
         200, headers={**response.headers, "content-encoding": "identity"}, content=response.content
     ),
-    "beyond all bounds": lambda response: _spoilt(response, content=b" " * (17 * 1024 * 1024)),
 }
 
 
@@ -615,19 +619,51 @@ def test_books_are_waited_for_as_long_as_whoever_asked_for_them_waits() -> None:
 # The world around -------------------------------------------------------------------------------------------------
 
 
-def test_proxies_of_the_environment_have_no_say_between_banks(monkeypatch: pytest.MonkeyPatch) -> None:
+@asynccontextmanager
+async def asking(answering: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[HttpPeers]:
+    """Bank A as it is shipped, and a server on a real socket in the place of bank B."""
+    network = Network()
+    async with await asyncio.start_server(answering, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with HttpPeers(
+            Roster([network.roster.own(A), replace(network.roster.own(B), url=url)]),
+            network.signer(A),
+            network.verifier(),
+            clock=network.clock,
+            chance=random.SystemRandom(),
+            clock_now=lambda: 7,
+            on_clock=lambda _bank, _stamp: None,
+        ) as peers:
+            yield peers
+
+
+async def test_proxies_of_the_environment_have_no_say_between_banks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pitfall 25a: a user's HTTP proxy settings are picked up for calls between banks."""
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    network = Network()
-    peers = HttpPeers(
-        network.roster,
-        network.signer(A),
-        network.verifier(),
-        clock=network.clock,
-        chance=random.SystemRandom(),
-        clock_now=lambda: 7,
-        on_clock=lambda _bank, _stamp: None,
-    )
-    assert peers._http._mounts == {}
-    assert peers._http.trust_env is False
+    arrived = asyncio.Event()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readline()).startswith(b"POST /interbank/v1/inquire ")
+        arrived.set()
+        writer.close()
+
+    async with asking(hang_up):
+        await asyncio.wait_for(arrived.wait(), 5)
+
+
+async def test_an_answer_beyond_all_bounds_is_no_answer() -> None:
+    async def never_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b" " * 1_000_000)
+                await writer.drain()
+
+    async with asking(never_end) as peers:
+        failure = await unanswered(peers.ask(B, a_commit(), until=now() + 1))
+        view = peers.view(B)
+        assert view is not None
+        assert "beyond all bounds" in (view.last_error or "")
+        assert failure.bank == B

@@ -4,5 +4,6 @@
 ``messages``, ``reads``, ``snapshots``  how each looks, field by field: the protocol's own, what banks look up, what an
                auditor asks for; ``fields`` reads what another bank wrote.
 ``signatures`` HTTP Message Signatures (RFC 9421). ``roster``: the network file, and keys.
-``client``     asks, over httpx: a ``line`` per peer and kind, a ``presence`` per peer.
+``client``     asks: a ``line`` per peer and kind, a ``presence`` per peer.
+``transport``  carries one request and its answer, as httpx's transports do.
 """
