@@ -141,6 +141,13 @@ def test_one_mistyped_digit_of_an_account_number_is_noticed_unless_the_check_dig
         assert not accepts(parse_account_number, typed)
 
 
+@given(st.integers(0, 10**8 - 1))
+def test_an_account_number_has_exactly_one_check_digit_the_one_of_modulo_eleven(serial: int) -> None:
+    remainder = sum(weight * int(digit) for weight, digit in zip(range(9, 1, -1), f"{serial:08d}", strict=True)) % 11
+    found = [digit for digit in string.digits if accepts(parse_account_number, f"{serial:08d}-{digit}")]
+    assert found == [str(11 - remainder) if remainder > 1 else "0"]
+
+
 @pytest.mark.parametrize("text", ["", "12-4", "00000012-5", "000000124", "00000012-4 ", "00000012-4\n", "0000001a-4"])
 def test_what_is_no_account_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="account number"):
