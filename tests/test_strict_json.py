@@ -76,6 +76,16 @@ def test_nesting_is_allowed_up_to_its_bound() -> None:
         strict_json.loads(b'{"a":[' * 9 + b"]}" * 9)
 
 
+@given(st.lists(st.text('\\"[{]}')), st.integers(0, 2 * MAX_DEPTH))
+def test_only_brackets_outside_of_strings_are_nesting(strings: list[str], around: int) -> None:
+    text = b"[" * around + json.dumps(strings).encode() + b"]" * around
+    if around < MAX_DEPTH:
+        assert strict_json.loads(text) == json.loads(text)
+    else:
+        with pytest.raises(MalformedJSON, match="nested"):
+            strict_json.loads(text)
+
+
 def test_many_shallow_values_and_brackets_in_strings_are_not_nesting() -> None:
     assert len(strict_json.loads(b"[" + b",".join([b'{"a":[1]}'] * 1000) + b"]")) == 1000
     assert strict_json.loads(b'["' + b'[{\\"' * 1000 + b'"]') == ['[{"' * 1000]

@@ -15,7 +15,6 @@ from typing import Any, Final
 MAX_DEPTH: Final = 16
 """Levels of nesting: ``[]`` has one, ``[{}]`` two."""
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
@@ -53,12 +52,14 @@ def loads(text: bytes) -> Any:
 def _depth_exceeds(text: bytes, bound: int) -> bool:
     """Whether brackets nest deeper than *bound*, for text that is JSON (for other text the answer may be anything).
 
-    Each pass removes the innermost level everywhere at once, so that the work is *bound* passes in C and not a walk
-    over every value in Python.
+    Without escapes every other quotation mark ends a string, and what lies between strings is what counts. Each pass
+    then removes the innermost level everywhere at once, so that the work is *bound* passes in C and not a walk over
+    every value in Python.
     """
     if text.count(b"[") + text.count(b"{") <= bound:
         return False
-    brackets = _STRING.sub(b"", text).translate(_BRACKETS, _NOT_BRACKETS)
+    unescaped = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    brackets = b"".join(unescaped.split(b'"')[::2]).translate(_BRACKETS, _NOT_BRACKETS)
     for _ in range(bound):
         brackets = brackets.replace(b"()", b"")
     return brackets.startswith(b"(")
