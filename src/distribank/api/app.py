@@ -13,12 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.responses import Response
 from pydantic_core import to_json
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from distribank import __version__
 from distribank.api import (
@@ -38,8 +38,8 @@ from distribank.api import (
 )
 from distribank.api.boundary import Boundary
 from distribank.api.edge import Edge
-from distribank.api.problems import on_breakage, on_http_exception, on_invalid_request
-from distribank.breakages import Breakage
+from distribank.api.problems import REFUSALS, on_refusal
+from distribank.api.routes import plain_routes
 from distribank.config import Settings
 from distribank.ports import Clock
 
@@ -47,6 +47,17 @@ if TYPE_CHECKING:
     from distribank.bank import Bank
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+
+
+class Application(FastAPI):
+    """FastAPI with a shorter way in.
+
+    Its own outer layers do nothing here: ``Boundary`` answers bugs and bounds bodies, and nothing is traced.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        routing = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), dict.fromkeys(REFUSALS, on_refusal))
+        return Boundary(routing, plain_routes(self.routes), self.state.edge)
 
 
 def create_app(
@@ -64,7 +75,7 @@ def create_app(
     *lifespan* is entered before the first request and left after the last; *inquire_now* is recovery's.
     """
     edge = Edge(bank, settings, inquire_now, clock.wall_ms, monotonic)
-    app = FastAPI(
+    app = Application(
         title=f"{settings.bank_name} ({settings.bank_code}) · DistriBank",
         version=__version__,
         docs_url=None,
@@ -73,12 +84,6 @@ def create_app(
         redirect_slashes=False,
         routes=[*_routes(), *interbank],
         lifespan=partial(_lifespan, edge, lifespan),
-        middleware=[Middleware(Boundary, edge=edge)],
-        exception_handlers={
-            HTTPException: on_http_exception,
-            RequestValidationError: on_invalid_request,
-            Breakage: on_breakage,
-        },
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.edge = edge

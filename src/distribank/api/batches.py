@@ -15,12 +15,12 @@ from distribank.api.docs import problems
 from distribank.api.edge import bank_of, holder_of
 from distribank.api.orders import BatchOrder
 from distribank.api.problems import Problem
-from distribank.api.routes import HolderRoute, PlainRoute, router
+from distribank.api.routes import HolderRoute, OrderRoute, router
 from distribank.api.transfers import fingerprint, is_id, pending
 from distribank.bank import KeyName
 from distribank.core.batches import BatchItem, Mode, OnFailure
 
-ordering = router("Transfers", PlainRoute)
+ordering = router("Transfers", OrderRoute)
 batches = router("Transfers", HolderRoute)
 ROUTE: Final = "transfer-batches"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -43,10 +44,11 @@ TELLING: Final = (AssertionError, Breakage)
 
 
 class Boundary:
-    """One application behind its limits."""
+    """One application behind its limits; *plain* takes requests past it, by method and path."""
 
-    def __init__(self, app: ASGIApp, edge: Edge) -> None:
+    def __init__(self, app: ASGIApp, plain: Mapping[tuple[str, str], ASGIApp], edge: Edge) -> None:
         self._app = app
+        self._plain = plain
         self._edge = edge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,10 +82,11 @@ class Boundary:
                 return
             await send(message)
 
+        app = self._plain.get((scope["method"], path), self._app)
         # One of the two broad excepts (language.md): a bug in one request must end neither the others nor in a
         # traceback at the client's.
         try:
-            await self._app(scope, _Counting(receive, limit), watched_send)
+            await app(scope, _Counting(receive, limit), watched_send)
         except ClientDisconnect:
             return
         except asyncio.CancelledError:

@@ -20,6 +20,7 @@ from pydantic_core import to_json
 
 from distribank import __version__
 from distribank.api.problems import MEDIA_TYPE, URN
+from distribank.api.routes import PlainRoute
 from distribank.breakages import StoreBreakage
 from distribank.core.protocol import PROTOCOL_VERSION, Answer, Message, Refused
 from distribank.peers import wire
@@ -105,6 +106,7 @@ class Interbank:
                 response_model=None,
                 responses=_RESPONSES,
                 openapi_extra=_request_body(kind),
+                route_class_override=PlainRoute,
             )
         router.add_api_route(
             "/identity",

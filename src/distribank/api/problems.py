@@ -245,33 +245,31 @@ def nothing_there() -> Problem:
     return Problem("not_found", "there is nothing at this address; all that there is stands at /docs")
 
 
-async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what an endpoint, or the framework, refused."""
-    assert isinstance(error, HTTPException)
+REFUSALS: Final = (HTTPException, RequestValidationError, Breakage)
+"""What an endpoint, or the framework, raises in place of an answer."""
+
+
+async def on_refusal(request: Request, error: Exception) -> Response:
+    """Answer a request in which one of ``REFUSALS`` was raised."""
+    return _problem_of(request, error).response(request.url.path, wanted_by(request.scope))
+
+
+def _problem_of(request: Request, error: Exception) -> Problem:
     if isinstance(error, Problem):
-        return error.response(request.url.path, wanted_by(request.scope))
+        return error
+    if isinstance(error, Breakage):
+        return broken(error)
+    if isinstance(error, RequestValidationError):
+        return Invalid(error.errors())
+    assert isinstance(error, HTTPException)
     if error.status_code == 405:
         allowed = allowed_methods(request)
-        problem = Problem("method_not_allowed", f"use {', '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
-    elif error.status_code == 404:
-        problem = nothing_there()
-    elif error.status_code == 413:
-        problem = Problem("body_too_large", "the body is larger than this address takes")
-    else:
-        problem = Problem("malformed_request", "the request cannot be read", status=error.status_code)
-    return problem.response(request.url.path, wanted_by(request.scope))
-
-
-async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """Answer a request that is well-formed and not valid."""
-    assert isinstance(error, RequestValidationError)
-    return Invalid(error.errors()).response(request.url.path, wanted_by(request.scope))
-
-
-async def on_breakage(request: Request, error: Exception) -> Response:
-    """Answer a request during which something broke that the bank knows by name."""
-    assert isinstance(error, Breakage)
-    return broken(error).response(request.url.path, wanted_by(request.scope))
+        return Problem("method_not_allowed", f"use {', '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
+    if error.status_code == 404:
+        return nothing_there()
+    if error.status_code == 413:
+        return Problem("body_too_large", "the body is larger than this address takes")
+    return Problem("malformed_request", "the request cannot be read", status=error.status_code)
 
 
 def allowed_methods(request: Request) -> list[str]:

@@ -25,14 +25,14 @@ from distribank.api.languages import wanted_by
 from distribank.api.orders import AccountNumber, TransferOrder
 from distribank.api.paging import DEFAULT_LIMIT, Cursor, Limit, after, page
 from distribank.api.problems import Problem, refused
-from distribank.api.routes import HolderRoute, PlainRoute, router
+from distribank.api.routes import HolderRoute, OrderRoute, router
 from distribank.bank import Bank, KeyName, TransferResult
 from distribank.core.holders import Holder
 from distribank.core.protocol import State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Leg, check_legs
 
-ordering = router("Transfers", PlainRoute)
+ordering = router("Transfers", OrderRoute)
 transfers = router("Transfers", HolderRoute)
 ROUTE: Final = "transfers"
 """The route under which these idempotency keys stand."""
