@@ -1477,7 +1477,7 @@ MUTANTS: Final = (
         "NaN is a number",
         "a sum is not a number",
         "distribank.strict_json",
-        "            parse_constant=_no_constant,\n",
+        "    parse_constant=_no_constant,\n",
         "",
         "tests/test_strict_json.py::test_what_readers_could_read_differently_is_refused[NaN]",
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from typing import Any, Final
 
 MAX_DEPTH: Final = 16
@@ -29,12 +30,7 @@ def loads(text: bytes) -> Any:
     if _depth_exceeds(text, MAX_DEPTH):
         raise MalformedJSON(f"nested deeper than {MAX_DEPTH} levels")
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-        )
+        value = _DECODER.decode(text.decode("utf-8"))
         if _SURROGATE_ESCAPE.search(text):
             # Pairs of escapes have become one character by now; what is left of a half cannot be encoded.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -43,7 +39,8 @@ def loads(text: bytes) -> Any:
     except UnicodeError:
         raise MalformedJSON("not UTF-8, or a lone surrogate") from None
     except json.JSONDecodeError as error:
-        raise MalformedJSON(f"{error.msg} at character {error.pos}") from None
+        mistake = "Unexpected UTF-8 BOM (decode using utf-8-sig)" if text.startswith(BOM_UTF8) else error.msg
+        raise MalformedJSON(f"{mistake} at character {error.pos}") from None
     except (ValueError, RecursionError):
         raise MalformedJSON("a number or a nesting beyond all bounds") from None
     return value
@@ -81,3 +78,11 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise MalformedJSON("a number beyond all bounds")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates,
+    parse_constant=_no_constant,
+    parse_float=_finite,
+)
+"""Made once: ``json.loads`` makes one for every text that it is given hooks for."""
