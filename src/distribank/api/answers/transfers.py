@@ -111,25 +111,25 @@ def transfer(row: Transaction, bank: str, viewer: Holder, accounts: Collection[s
     order = row.order
     assert order is not None, "a tombstone is nobody's transfer"
     ordered = order.holder_cpf == viewer.cpf
-    shown = [leg for leg in order.legs if ordered or (leg.bank == bank and leg.account in accounts)]
-    receiving = any(leg.direction is Direction.CREDIT for leg in shown) and not (
-        ordered and row.role is Role.COORDINATOR
-    )
+    shown = order.legs if ordered else tuple(leg for leg in order.legs if leg.bank == bank and leg.account in accounts)
+    coordinating = ordered and row.role is Role.COORDINATOR
+    receiving = not coordinating and any(leg.direction is Direction.CREDIT for leg in shown)
     because = row.because if row.because is None or ordered else _for_others(row.because, bank, accounts)
+    status = STATUS[row.state]
     view: Json = {
         "transfer_id": row.id,
         "end_to_end_id": order.end_to_end_id,
-        "status": STATUS[row.state],
+        "status": status,
         "in_doubt": row.state in IN_DOUBT,
-        "iso20022": _iso20022(row.state, receiving, because),
+        "iso20022": _iso20022(status, receiving, because),
         "coordinator": row.coordinator,
         **sides(shown),
         "participants": _participants(row, bank),
         "created_at": format_ms(row.begun_at),
     }
-    numbers = {leg.number for leg in shown}
-    if any(party.leg not in numbers for party in row.counterparties):
-        view["counterparties"] = counterparties(row, numbers)
+    others = counterparties(row, {leg.number for leg in shown})
+    if others:
+        view["counterparties"] = others
     if order.description is not None:
         view["description"] = order.description
     if because is not None:
@@ -147,15 +147,15 @@ def reason(because: Refusal) -> Json:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _iso20022(state: State, receiving: bool, because: Refusal | None) -> Json:
+def _iso20022(status: str, receiving: bool, because: Refusal | None) -> Json:
     """The same in ISO 20022's words: settled, credited to the receiver, pending, rejected."""
     if because is not None:
         return {"status": "RJCT", "reason": iso_reason(because.code)}
-    if STATUS[state] == "pending":
+    if status == "pending":
         return {"status": "PDNG"}
-    if STATUS[state] == "aborted":
+    if status == "aborted":
         return {"status": "RJCT", "reason": "ED05"}
-    return {"status": "ACCC" if receiving and STATUS[state] == "completed" else "ACSC"}
+    return {"status": "ACCC" if receiving and status == "completed" else "ACSC"}
 
 
 def _for_others(because: Refusal, bank: str, accounts: Collection[str]) -> Refusal:
