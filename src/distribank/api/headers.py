@@ -65,6 +65,9 @@ class Preference:
         return {"Preference-Applied": self.applied} if self.applied else {}
 
 
+NO_PREFERENCE: Final = Preference(DEFAULT_WAIT, None)
+
+
 def idempotency_key(request: Request) -> str:
     """The key of this request, the same whether quoted or bare; raises a problem if it is no key."""
     given = request.headers.getlist("idempotency-key")
@@ -82,7 +85,10 @@ def idempotency_key(request: Request) -> str:
 
 def preference(request: Request) -> Preference:
     """How long this client wants to wait. What cannot be understood is ignored, as RFC 7240 asks."""
-    preferences = [part.split(";")[0].strip() for part in ",".join(request.headers.getlist("prefer")).split(",")]
+    given = request.headers.getlist("prefer")
+    if not given:
+        return NO_PREFERENCE
+    preferences = [part.split(";")[0].strip() for part in ",".join(given).split(",")]
     waits = [found for part in preferences if (found := _WAIT.fullmatch(part)) is not None]
     respond_async = any(part.lower() == "respond-async" for part in preferences)
     applied = ["respond-async"] if respond_async else []

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -33,7 +34,20 @@ FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class StrictRequest(Request):
-    """A request whose JSON is read strictly."""
+    """A request whose body is read in one go, and as strict JSON."""
+
+    async def body(self) -> bytes:
+        """The whole body, kept, as heavy as ``Boundary`` lets it be; raises ``ClientDisconnect`` if it never comes."""
+        if not hasattr(self, "_body"):
+            chunks, more = [], True
+            while more:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            self._body = b"".join(chunks)
+        return self._body
 
     async def json(self) -> Any:
         """The body's value; raises ``malformed_json`` for anything but one JSON text that all would read alike."""
@@ -90,7 +104,7 @@ class PlainRoute(Route):
         handle = self.get_route_handler()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            request = Request(scope, receive, send)
+            request = StrictRequest(scope, receive, send)
             try:
                 response = await handle(request)
             except REFUSALS as error:
@@ -173,9 +187,10 @@ def _check_media_type(request: Request, taken: tuple[str, ...]) -> None:
 
     So is a compressed one: nothing here unpacks, so that no small body becomes a large one.
     """
-    if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+    headers = request.headers
+    if "content-encoding" in headers and headers["content-encoding"].lower() not in ("identity", ""):
         raise Problem("unsupported_media_type", "send the body as it is, without a Content-Encoding")
-    header = request.headers.get("content-type")
+    header = headers.get("content-type")
     if not header or header in taken:
         return
     message = Message()
