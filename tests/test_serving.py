@@ -225,6 +225,16 @@ async def test_a_request_that_does_not_end_is_cut_off(
     assert "bug" not in caplog.text
 
 
+async def test_half_a_request_behind_a_whole_one_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, half = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+    monkeypatch.setattr(connections, "WHOLE_REQUEST", 0.05)
+    async with served() as bank:
+        async with asyncio.timeout(5):
+            said = await bank.say(whole + half)
+
+    assert b'"status":"alive"' in said
+
+
 async def test_bytes_that_trickle_in_do_not_buy_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "WHOLE_REQUEST", 0.2)
     async with served() as bank:

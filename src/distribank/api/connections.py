@@ -125,15 +125,18 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if not self._receiving:
+        begins = not self._receiving
+        if begins:
             self._receiving = True
-            self._arm(WHOLE_REQUEST)
         elif self._in_header:
             self._header_size += len(data)
             if self._header_size > MAX_HEADER:
                 self._refuse_header()
                 return
         super().data_received(data)
+        # Most requests are whole by now, and need no timer. What a whole one left behind it has begun as well.
+        if self._receiving and (begins or self._timer is None):
+            self._arm(WHOLE_REQUEST)
 
     def on_message_begin(self) -> None:
         self._receiving = self._in_header = True
@@ -148,7 +151,7 @@ class Connection(HttpToolsProtocol):
         if self._header_size + len(self.url) > MAX_HEADER:
             self._refuse_header()
             return
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        hosts = [name for name, _ in self.headers].count(b"host")
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() != "1.0"):  # RFC 9112, 3.2
             self._say_goodbye(Problem("malformed_request", "a request names its Host, once"))
             return
