@@ -381,7 +381,7 @@ async def test_what_a_peer_says_is_one_line_of_the_log(caplog: pytest.LogCapture
     async with world(2) as net:
         forged = Refusal(Code.BANK_REFUSED, "no\n99990002 ALARM: all is lost")
         abort = Abort(f"{A}.{'0' * 32}.{'0' * 32}", forged)
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.DEBUG):
             await net.banks[B].bank.participating.receive(A, 0, [abort])
         assert "all is lost" in caplog.text
         assert not any(line.startswith("99990002 ALARM") for line in caplog.text.splitlines())

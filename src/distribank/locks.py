@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 
-@dataclass(slots=True)
-class _Named:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+class _Named(asyncio.Lock):
+    """The lock of one name, and how many hold it or wait for it."""
+
+    users = 0
 
 
 class Locks:
@@ -30,43 +28,65 @@ class Locks:
         self._named: dict[str, _Named] = {}
         self.waited_seconds = 0.0
 
-    @asynccontextmanager
-    async def hold(self, names: Iterable[str]) -> AsyncIterator[None]:
-        """Hold every lock of *names*, first come first served; cancelled while waiting, none stays held."""
-        taken: list[str] = []
-        try:
-            for name in sorted(set(names)):
-                await self._take(name)
-                taken.append(name)
-            yield
-        finally:
-            for name in reversed(taken):
-                self._give(name)
+    def hold(self, names: Iterable[str]) -> _Hold:
+        """Hold every lock of *names* (``async with``), first come first served; cancelled while waiting, none stays."""
+        return _Hold(self, names)
 
     def __len__(self) -> int:
         return len(self._named)
 
-    async def _take(self, name: str) -> None:
-        named = self._named.setdefault(name, _Named())
+    async def take(self, name: str) -> None:
+        """Wait for the lock of *name*, and have it."""
+        named = self._named.get(name)
+        if named is None:
+            named = self._named[name] = _Named()
         named.users += 1
         acquired = False
         try:
-            if named.lock.locked():
+            if named.locked():
                 started = time.perf_counter()
-                acquired = await named.lock.acquire()
+                acquired = await named.acquire()
                 self.waited_seconds += time.perf_counter() - started
             else:
-                acquired = await named.lock.acquire()
+                acquired = await named.acquire()
         finally:
             if not acquired:
                 self._leave(name, named)
 
-    def _give(self, name: str) -> None:
+    def give(self, name: str) -> None:
+        """Let go of the lock of *name*."""
         named = self._named[name]
-        named.lock.release()
+        named.release()
         self._leave(name, named)
 
     def _leave(self, name: str, named: _Named) -> None:
         named.users -= 1
         if not named.users:
             del self._named[name]
+
+
+class _Hold:
+    """Several locks held together. A class, not a generator: every decision enters one."""
+
+    __slots__ = ("_locks", "_names", "_taken")
+
+    def __init__(self, locks: Locks, names: Iterable[str]) -> None:
+        self._locks = locks
+        self._names = names
+        self._taken: list[str] = []
+
+    async def __aenter__(self) -> None:
+        try:
+            for name in sorted(set(self._names)):
+                await self._locks.take(name)
+                self._taken.append(name)
+        except BaseException:
+            self._let_go()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for name in reversed(self._taken):
+            self._locks.give(name)

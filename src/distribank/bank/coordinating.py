@@ -11,7 +11,7 @@ import asyncio
 import time
 from asyncio import Future
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
@@ -48,7 +48,6 @@ class Drive:
     deadline: float
     decided: Future[None]
     finished: Future[None]
-    inbox: asyncio.Queue[tuple[str, Future[Answer]]] = field(default_factory=asyncio.Queue)
 
 
 class Coordinating:
@@ -106,23 +105,24 @@ class Coordinating:
     async def _collect_votes(self, drive: Drive) -> Step:
         """Ask every participant and feed what they answer to the machine until it decides."""
         started = time.perf_counter()
+        inbox: asyncio.Queue[tuple[str, Future[Answer] | None]] = asyncio.Queue()
         for bank, message in drive.prepares:
             answer = self._peers.ask(bank, message, drive.deadline)
-            answer.add_done_callback(partial(_deliver, drive.inbox, bank))
-        while True:
-            try:
-                async with asyncio.timeout_at(drive.deadline):
-                    bank, answer = await drive.inbox.get()
-                vote = _as_vote(bank, answer)
-            except TimeoutError:
-                bank, vote = "", None
-            if vote is None:
-                step = await self._feed(drive, Event.DEADLINE, None, bank)
-            else:
-                step = await self._feed(drive, Event.YES if isinstance(vote.answer, Yes) else Event.NO, vote)
-            if drive.transaction.state is not State.PREPARING:
-                self._rhythm.metrics.phase.labels("vote").observe(time.perf_counter() - started)
-                return step
+            answer.add_done_callback(partial(_deliver, inbox, bank))
+        deadline = asyncio.get_running_loop().call_at(drive.deadline, inbox.put_nowait, ("", None))
+        try:
+            while True:
+                bank, said = await inbox.get()
+                vote = _as_vote(bank, said)
+                if vote is None:
+                    step = await self._feed(drive, Event.DEADLINE, None, bank)
+                else:
+                    step = await self._feed(drive, Event.YES if isinstance(vote.answer, Yes) else Event.NO, vote)
+                if drive.transaction.state is not State.PREPARING:
+                    self._rhythm.metrics.voted.observe(time.perf_counter() - started)
+                    return step
+        finally:
+            deadline.cancel()
 
     async def _feed(self, drive: Drive, event: Event, vote: Vote | None, bank: str = "") -> Step:
         """One vote, or the deadline (of *bank* alone, if named), meets the machine; a decision is durable after it."""
@@ -156,7 +156,7 @@ class Coordinating:
         if not drive.finished.done():
             drive.finished.set_result(None)
         if drive.transaction.commit_at is not None:
-            self._rhythm.metrics.phase.labels("acknowledge").observe(time.perf_counter() - started)
+            self._rhythm.metrics.acknowledged.observe(time.perf_counter() - started)
 
     async def _hear_answer(self, known: Transaction, bank: str, answer: Future[Answer]) -> Transaction:
         """The transaction after *bank* has answered its commit or abort, or has not."""
@@ -228,19 +228,21 @@ class Coordinating:
 
     def count(self, known: Transaction) -> None:
         """Count a transfer that has its outcome."""
-        outcome = "aborted" if known.state is State.ABORTED else "committed"
-        self._rhythm.metrics.transfers.labels(outcome).inc()
+        metrics = self._rhythm.metrics
+        (metrics.aborted if known.state is State.ABORTED else metrics.committed).inc()
 
 
-def _deliver(inbox: asyncio.Queue[tuple[str, Future[Answer]]], bank: str, answer: Future[Answer]) -> None:
+def _deliver(inbox: asyncio.Queue[tuple[str, Future[Answer] | None]], bank: str, answer: Future[Answer]) -> None:
     """Put an answer where the drive waits. Retrieving a failure here keeps a late one from being reported as lost."""
     if not answer.cancelled():
         answer.exception()
     inbox.put_nowait((bank, answer))
 
 
-def _as_vote(bank: str, answer: Future[Answer]) -> Vote | None:
-    """What *bank* voted; ``None`` if it did not answer in time. What is no vote counts as a no."""
+def _as_vote(bank: str, answer: Future[Answer] | None) -> Vote | None:
+    """What *bank* voted; ``None`` if it, or anybody, did not answer in time. What is no vote counts as a no."""
+    if answer is None:
+        return None
     try:
         said = answer.result()
     except Unreachable:

@@ -13,6 +13,7 @@ class Metrics:
         self.transfers = Counter(
             "distribank_transfers", "Transfers ordered at this bank, by outcome", ["outcome"], registry=self.registry
         )
+        self.committed, self.aborted = self.transfers.labels("committed"), self.transfers.labels("aborted")
         self.in_doubt = Gauge(
             "distribank_in_doubt", "Transactions voted yes whose outcome is unknown here", registry=self.registry
         )
@@ -31,6 +32,7 @@ class Metrics:
             ["phase"],
             registry=self.registry,
         )
+        self.voted, self.acknowledged = self.phase.labels("vote"), self.phase.labels("acknowledge")
         self.flush = Histogram(
             "distribank_flush_seconds",
             "Time of one durable write",

@@ -7,8 +7,10 @@ the transaction is driven (``coordinating``); this only waits for it, and a clie
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from distribank.bank.coordinating import Coordinating, Drive
@@ -204,11 +206,10 @@ class Ordering:
 
     async def _answerable(self, drive: Drive, wait: float) -> bool:
         """Wait for the decision, and a little for the acknowledgements; whether there is a decision."""
-        await asyncio.wait([drive.decided], timeout=wait)
-        if not drive.decided.done():
+        if not await _done_within(drive.decided, wait):
             return False
         drive.decided.result()
-        await asyncio.wait([drive.finished], timeout=ACKNOWLEDGEMENT_WAIT)
+        await _done_within(drive.finished, ACKNOWLEDGEMENT_WAIT)
         return True
 
     async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
@@ -217,3 +218,24 @@ class Ordering:
             named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
             if named is not None and named.subject == known.id and not named.answered:
                 self._rhythm.write([replace(named, answered=True)])
+
+
+async def _done_within(future: Future[None], seconds: float) -> bool:
+    """Wait for *future*, which is not this waiter's alone, for at most *seconds*; whether it is done."""
+    if not future.done():
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        timer = loop.call_later(seconds, _wake, woken)
+        wake = partial(_wake, woken)
+        future.add_done_callback(wake)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            future.remove_done_callback(wake)
+    return future.done()
+
+
+def _wake(sleeper: Future[None], _: object = None) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

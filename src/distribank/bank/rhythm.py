@@ -133,9 +133,10 @@ class Rhythm:
 
         From here on the next decision sees it. Nobody outside may hear of it before ``store.flushed()`` has returned.
         """
-        for record in step.records:
-            because = _one_line(record.detail)
-            log.info("%s %s: %s → %s, because %s", self.code, record.transaction, record.before, record.after, because)
+        if log.isEnabledFor(logging.DEBUG):  # asked once: with every transfer it would cost a tenth of it
+            for record in step.records:
+                words = f"{record.before} → {record.after}, because {_one_line(record.detail)}"
+                log.debug("%s %s: %s", self.code, record.transaction, words)
         if step.alarm is not None:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
         rows = (*step.changes, *step.records, *also)
