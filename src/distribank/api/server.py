@@ -17,6 +17,8 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from distribank.api.connections import KEEP_ALIVE, Crowd, connections_of
 from distribank.api.edge import Edge
@@ -72,9 +74,17 @@ async def serve_on(listening: socket.socket, app: FastAPI) -> int:
     edge = app.state.edge
     assert isinstance(edge, Edge), "serve() takes what create_app() made"
     crowd = Crowd(edge.settings.max_connections)
-    config = uvicorn.Config(
+    config = configured(app, connections_of(crowd))
+    async with app.router.lifespan_context(app):
+        await Server(config, edge.stopping.set).serve(sockets=[listening])
+    return 0
+
+
+def configured(app: ASGIApp, http: type[HttpToolsProtocol]) -> uvicorn.Config:
+    """uvicorn as a bank has it, on an event loop that is there already; *http* is the protocol of its connections."""
+    return uvicorn.Config(
         app,
-        http=connections_of(crowd),
+        http=http,
         ws="none",
         loop="none",
         lifespan="off",
@@ -87,9 +97,6 @@ async def serve_on(listening: socket.socket, app: FastAPI) -> int:
         timeout_graceful_shutdown=DRAIN,
         backlog=BACKLOG,
     )
-    async with app.router.lifespan_context(app):
-        await Server(config, edge.stopping.set).serve(sockets=[listening])
-    return 0
 
 
 def bind(host: str, port: int) -> socket.socket:
