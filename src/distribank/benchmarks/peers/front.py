@@ -2,12 +2,14 @@
 
 ::
 
-    python -m distribank.benchmarks.peers.NAME --port P --data DIR --accounts N [--token-secret S]
+    python -m distribank.benchmarks.peers.NAME --port P --data DIR --accounts N
+                                               [--token-secret S] [--until-stdin-closes]
 
-There are two banks with *N* accounts each, numbered from the first, with 1,000,000.00 BRL on every one. Once it serves,
-a peer prints ``ready {"processes": {role: pid, …}}``; it ends with status 0 on SIGTERM, its children with it. Where it
-cannot run it prints ``cannot: `` and why, and ends with status 3. ``GET /sum`` tells the money at both banks and how
-many transfers were committed. Everything is on this machine, and reached over its loopback.
+There are two banks with *N* accounts each, numbered from the first, with 1,000,000.00 BRL on every one. *DIR* is empty,
+or made. Once it serves, a peer prints ``ready {"processes": {role: pid, …}}``; it ends with status 0 on SIGTERM (or, if
+told so, once its standard input is closed), its children with it. Where it cannot run it prints ``cannot: `` and why,
+and ends with status 3. ``GET /sum`` tells the money at both banks and how many transfers were committed. Everything is
+on this machine, and reached over its loopback.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from distribank.core.holders import Holder
 from distribank.core.protocol import Role, State, Transaction, Voted
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Order, check_legs
+from distribank.network.processes import stop_when_stdin_closes
 
 HOST: Final = "127.0.0.1"
 DEBTOR: Final = "99990001"
@@ -107,7 +110,11 @@ def main(peer: Callable[[Asked], AbstractAsyncContextManager[Serving]]) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--accounts", type=int, required=True)
     parser.add_argument("--token-secret", default="")
-    asked = Asked(**vars(parser.parse_args()))
+    parser.add_argument("--until-stdin-closes", action="store_true")
+    given = vars(parser.parse_args())
+    if given.pop("until_stdin_closes"):
+        stop_when_stdin_closes()
+    asked = Asked(**given)
     try:
         sys.exit(run(_serve(asked, peer)))
     except CannotRun as why:
