@@ -92,7 +92,7 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	@$(RUN) ruff format
 
 constraints:  ## Make constraints.txt and compose/requirements.txt anew, with the newest versions; needs uv.
-	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser --extra hostile \
+	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser --extra hostile --extra bench \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
 	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \

@@ -28,7 +28,7 @@ from distribank.network.processes import free_base_port
 SECRET = "a secret of this test's own, long enough to be one"
 ACCOUNTS = 20
 TRANSFERS = 300
-MOVING = ["naive"]
+MOVING = ["naive", "postgres"]
 TOKEN = Tokens(DEBTOR, SECRET, 600, wall_ms).issue(Authority.HOLDER, "a-holder")
 
 
