@@ -215,9 +215,13 @@ class Cluster:
             process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
             process.wait()
 
-    def pool(self, at_once: int) -> Any:
-        """Connections that are opened when they are first needed, and not reset in between: nothing is set on them."""
-        return asyncpg.create_pool(
+    @asynccontextmanager
+    async def pool(self, at_once: int) -> AsyncIterator[Any]:
+        """Connections that are opened when they are first needed, and not reset in between: nothing is set on them.
+
+        Behind the block they are cut: one whose transfer was given up is never given back.
+        """
+        pool = await asyncpg.create_pool(
             host=self._host,
             user=USER,
             min_size=1,
@@ -225,6 +229,10 @@ class Cluster:
             max_inactive_connection_lifetime=0,
             reset=_nothing,
         )
+        try:
+            yield pool
+        finally:
+            pool.terminate()
 
     def _run_initdb(self) -> None:
         options = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-data-checksums"]
