@@ -24,7 +24,9 @@ from distribank.benchmarks.peers.front import CANNOT, CREDITOR, DEBTOR, OPENING,
 from distribank.core.documents import account_number
 from distribank.core.money import format_amount
 from distribank.network.processes import free_base_port
+from tests.processes import SLOW_MACHINE_S
 
+pytestmark = pytest.mark.timeout(300)  # a busy machine is no finding
 SECRET = "a secret of this test's own, long enough to be one"
 ACCOUNTS = 20
 TRANSFERS = 300
@@ -80,7 +82,9 @@ async def serving(name: str, directory: Path) -> AsyncIterator[Peer]:
             assert process.wait() == CANNOT
             pytest.skip(rest.strip())
         assert word == "ready"
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=SLOW_MACHINE_S
+        ) as client:
             yield Peer(process, json.loads(rest)["processes"], client)
 
 
@@ -92,7 +96,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def all_gone(pids: list[int], within: float = 20.0) -> bool:
+def all_gone(pids: list[int], within: float = SLOW_MACHINE_S) -> bool:
     give_up = time.monotonic() + within
     while any(map(is_running, pids)) and time.monotonic() < give_up:
         time.sleep(0.02)
@@ -163,7 +167,7 @@ async def test_it_ends_with_all_its_processes_when_it_is_told_to(name: str, tmp_
     async with serving(name, tmp_path / "data") as peer:
         assert all(map(is_running, peer.processes.values()))
         peer.process.terminate()
-        assert peer.process.wait(20) == 0
+        assert peer.process.wait(SLOW_MACHINE_S) == 0
         assert all_gone(list(peer.processes.values()))
 
 
