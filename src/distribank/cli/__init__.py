@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import auditing, breaking, composing, desk, simulating, torture, transfers
+from distribank.cli import auditing, bench, breaking, composing, desk, simulating, torture, transfers
 from distribank.cli import people as people_of_a_network
 from distribank.cli.options import DEFAULT, RUNNING, TRYING
 from distribank.network import MAX_BANKS
@@ -157,6 +157,7 @@ for tools in (
     composing.app,
     simulating.app,
     torture.app,
+    bench.app,
 ):
     app.add_typer(tools)
 app.add_typer(desk.app, name="in-doubt", rich_help_panel=RUNNING)
