@@ -10,7 +10,7 @@ PIP := $(RUN) pip --disable-pip-version-check --quiet
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-browser test-compose screenshots check lint types security format constraints clean
 .PHONY: simulate simulate-stack explore mutants crashes powercuts recovery load-through-a-fault torture hostile coverage
-.PHONY: stories
+.PHONY: stories bench
 
 help:  ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 28
@@ -43,6 +43,10 @@ recovery: $(VENV)/.installed-dev  ## Time the recovery of banks with 0, 1,000 an
 
 load-through-a-fault: $(VENV)/.installed-dev  ## Kill, freeze and cut off one of five banks under load, and report.
 	@$(RUN) tests.load_through_a_fault --report docs/reports/load-through-a-fault.md $(ARGS)
+
+bench: $(VENV)/.installed-bench  ## Measure this machine beside what one would pick instead; writes docs/reports/bench.*; an hour.
+	@$(RUN) distribank bench --report docs/reports/bench.md --plot docs/reports/bench.png --json docs/reports/bench.json \
+		$(ARGS)
 
 powercuts: $(VENV)/.installed-dev  ## Cut the power under the store 10,000 times (CUTS=…), and report.
 	@$(RUN) tests.power_cuts --cuts $(or $(CUTS),10000) --report docs/reports/power-cuts.md $(ARGS)
@@ -123,6 +127,11 @@ $(VENV)/.installed-hostile: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what the banks, their tests and those who attack them need, into $(VENV) …"
 	@$(PIP) install -c constraints.txt -e '.[dev,hostile]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the banks need, and what they are measured beside, into $(VENV) …"
+	@$(PIP) install -c constraints.txt -e '.[bench]'
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "DistriBank needs Python 3.11 or newer; python3 here is" \

@@ -68,7 +68,7 @@ class Plan:
 @dataclass(slots=True)
 class Seen:
     """What came of it: *committed* transfers over the whole run; in the window, committed *transfers* over *seconds*,
-    each request's *latencies* (µs), CPU seconds by pid in *cpu*, and the generator's own.
+    each request's *latencies* (µs), CPU seconds by pid in *cpu*, the generator's own, and those of the whole machine.
     """
 
     statuses: dict[int, int] = field(default_factory=dict)
@@ -78,6 +78,7 @@ class Seen:
     latencies: list[int] = field(default_factory=list)
     cpu: dict[int, float] = field(default_factory=dict)
     own_cpu: float = 0.0
+    all_cpu: float = 0.0
     samples: list[str] = field(default_factory=list)
 
 
@@ -101,12 +102,12 @@ class Run:
         gc.collect()
         gc.disable()  # a pause here would be told as a bank's
         await asyncio.sleep(plan.warm_up)
-        before, own, began = cpu_of(plan.pids), time.process_time(), time.perf_counter()
+        before, own, whole, began = cpu_of(plan.pids), time.process_time(), busy_cpu(), time.perf_counter()
         self.measuring = True
         await asyncio.sleep(plan.seconds)
         self.measuring = False
         self.seen.seconds = time.perf_counter() - began
-        self.seen.own_cpu = time.process_time() - own
+        self.seen.own_cpu, self.seen.all_cpu = time.process_time() - own, busy_cpu() - whole
         self.seen.cpu = {pid: used - before[pid] for pid, used in cpu_of(plan.pids).items()}
         self.stopping = True
         await asyncio.wait([connection.over for connection in connections], timeout=LAST_ANSWERS_S)
@@ -218,6 +219,15 @@ def cpu_of(pids: Sequence[int]) -> dict[int, float]:
             continue
         used[pid] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
     return used
+
+
+def busy_cpu() -> float:
+    """CPU seconds that this machine has been at work, whoever for; 0 where the system does not tell."""
+    try:
+        user, nice, system, _idle, _wait, *interrupts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    return sum(map(int, (user, nice, system, *interrupts[:3]))) / TICKS_PER_S
 
 
 def plan_of(document: dict[str, Any]) -> Plan:

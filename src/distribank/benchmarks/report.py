@@ -19,6 +19,10 @@ from distribank.benchmarks.running import AUDIT_S, READY, RECOVERY, Results, Tur
 from distribank.simulation.many import revision
 
 NOT_MEASURED: Final = "not measured in this run"
+WHY: Final = 60
+"""Characters of a reason that stand in the table; below it stands the whole."""
+MOST_ELSEWHERE: Final = 0.1
+"""The part of the machine that others may take before the report warns of it."""
 BASE: Final = "two banks, 64 clients"
 FIRST: Final = "1,000 accounts"
 
@@ -43,7 +47,8 @@ class Row:
         return {None: "" if self.reached else "no figure", True: "met", False: "NOT met"}[self.met]
 
     def shown(self) -> tuple[str, str, str, str]:
-        reached = f"{self.reached.shown()} {self.unit}".rstrip() if self.reached else self.why
+        why = self.why if len(self.why) <= WHY else f"{self.why[:WHY]} …"
+        reached = f"{self.reached.shown()} {self.unit}".rstrip() if self.reached else why
         return self.what, self.goal.shown() if self.goal else "", reached, self.verdict
 
 
@@ -291,9 +296,9 @@ def _cells(turns: Sequence[Turn]) -> list[str]:
         lambda turn: turn.p50,
         lambda turn: turn.p95,
         lambda turn: turn.p99,
-        lambda turn: _role(turn, 0),
+        lambda turn: next(iter(turn.cpu.values()), None),
         lambda turn: turn.cpu.get("participant"),
-        lambda turn: sum(turn.cpu.values()) - (_role(turn, 0) or 0) - turn.cpu.get("participant", 0) or None,
+        _others,
         lambda turn: turn.flushes,
         lambda turn: turn.requests,
     )
@@ -301,9 +306,20 @@ def _cells(turns: Sequence[Turn]) -> list[str]:
     return [each.shown() if each else "–" for each in found]
 
 
-def _role(turn: Turn, place: int) -> float | None:
-    """The CPU of a subject's first process, whatever its role is called."""
-    return next(iter(turn.cpu.values()), None) if place == 0 else None
+def _others(turn: Turn) -> float | None:
+    """The CPU of every process but the first, which clients speak to, and the participant."""
+    return sum(used for role, used in list(turn.cpu.items())[1:] if role != "participant") or None
+
+
+def busy(results: Results) -> str:
+    """A warning where other processes took much of the machine meanwhile; empty where they did not."""
+    taken = figure([turn.elsewhere for turns in results.turns.values() for turn in turns])
+    if taken is None or taken.median <= MOST_ELSEWHERE * (os.cpu_count() or 1):
+        return ""
+    return (
+        f"Other processes took {taken.shown()} of {os.cpu_count()} cores while this was measured: "
+        "the figures are of what they left."
+    )
 
 
 def text(results: Results, scale: Scale) -> str:
@@ -314,6 +330,7 @@ def text(results: Results, scale: Scale) -> str:
             _table(RUNS_HEAD, runs(results)),
             [""],
             _table(GOALS_HEAD, goals),
+            filter(None, [busy(results)]),
             (f"\n{name}: WRONG MONEY, no figures: {why}" for name, why in results.wrong.items()),
             (f"\n{name}: no figures: {why}" for name, why in {**results.missing, **results.failed}.items()),
         )
@@ -356,6 +373,7 @@ def markdown(results: Results, scale: Scale, directory: Path, plot: str | None) 
     generator = figure([turn.generator for turns in results.turns.values() for turn in turns])
     notes = [
         *([f"![Throughput and latency of every run]({plot})"] if plot else []),
+        *filter(None, [busy(results)]),
         *(f"* **{name}: the money was wrong, so there are no figures**: {why}" for name, why in results.wrong.items()),
         *(f"* {name}: no figures: {why}" for name, why in {**results.missing, **results.failed}.items()),
     ]

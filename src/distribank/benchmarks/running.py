@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
-from distribank.benchmarks import parts
+from distribank.benchmarks import parts, seeding
 from distribank.benchmarks.cases import ONE_WAY, Case, Run, Scale
 from distribank.benchmarks.figures import percentile
 from distribank.benchmarks.load import Plan, Seen
-from distribank.benchmarks.subjects import READY_S, CannotRun, Network, Subject, WrongMoney, resident
+from distribank.benchmarks.subjects import CannotRun, Network, Subject, WrongMoney, resident
 from distribank.breakages import Breakage
 
 Say = Callable[[str], None]
@@ -33,7 +33,8 @@ MOST_REFUSED: Final = 0.001
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What one turn of one run gave. Rates are per second, latencies in milliseconds, CPU in microseconds per transfer
-    by role and of the generator per request; flushes and requests between banks are per transfer, all banks together.
+    by role and of the generator per request; *cores* were at work for the subject, *elsewhere* for what is no part of
+    the measurement; flushes and requests between banks are per transfer, all banks together.
     """
 
     rate: float
@@ -42,6 +43,7 @@ class Turn:
     p99: float
     cpu: dict[str, float]
     cores: float
+    elsewhere: float
     generator: float
     flushes: float | None
     requests: float | None
@@ -157,7 +159,9 @@ async def _measure(run: Run, one: _Driven, scale: Scale, found: Results) -> Turn
     one.legs += seen.committed * run.shape.legs
     asked = sum(seen.statuses.values())
     one.unsure |= seen.committed != seen.statuses.get(201, 0) * plan.transfers or asked != seen.statuses.get(201, 0)
-    if asked - seen.statuses.get(201, 0) > MOST_REFUSED * asked or not seen.transfers:
+    if not seen.transfers:
+        raise Unfit(f"nothing was committed within the {seen.seconds:.1f} s; answers by status were {seen.statuses}")
+    if asked - seen.statuses.get(201, 0) > MOST_REFUSED * asked:
         raise Unfit(f"answers by status were {seen.statuses}, such as {seen.samples}")
     roles = {pid: role for role, pid in subject.pids().items()}
     cpu = {roles[pid]: seconds for pid, seconds in seen.cpu.items() if pid in roles}
@@ -175,6 +179,7 @@ async def _measure(run: Run, one: _Driven, scale: Scale, found: Results) -> Turn
         p99=percentile(latencies, 0.99) / 1000,
         cpu={role: seconds / seen.transfers * 1e6 for role, seconds in cpu.items()},
         cores=sum(cpu.values()) / seen.seconds,
+        elsewhere=max(0.0, seen.all_cpu - sum(cpu.values()) - seen.own_cpu) / seen.seconds,
         generator=seen.own_cpu / max(1, len(latencies)) * 1e6,
         flushes=counted[0] if counted else None,
         requests=counted[1] if counted else None,
@@ -247,12 +252,12 @@ async def _starts(subject: Subject, scale: Scale, found: Results, say: Say) -> N
         say(f"{subject.name}: started again, {count + 1} of {STARTS}")
         await coordinator.stop()
         coordinator.start()
-        found.add(f"{READY}, {subject.name}, s", await coordinator.wait_ready(READY_S))
+        found.add(f"{READY}, {subject.name}, s", await coordinator.wait_ready(seeding.READY_S))
         driving = asyncio.gather(drive(ONE_WAY.plan(subject, 64, scale.warm_up, 2 * KILLED_AFTER_S)))
         await asyncio.sleep(scale.warm_up + KILLED_AFTER_S)
         coordinator.kill()
         coordinator.start()
-        found.add(f"{RECOVERY}, {subject.name}, s", await coordinator.wait_ready(READY_S))
+        found.add(f"{RECOVERY}, {subject.name}, s", await coordinator.wait_ready(seeding.READY_S))
         await driving
     try:
         await subject.verify_money()

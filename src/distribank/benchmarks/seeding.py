@@ -34,7 +34,7 @@ from distribank.core.protocol import Record, State, Transaction
 from distribank.core.transfer import Direction
 from distribank.network.client import AccountRef, BankClient, Session, client_of
 from distribank.network.layout import LocalBank
-from distribank.network.processes import BankProcess, running
+from distribank.network.processes import BankProcess, stop_all
 from distribank.ports import Queries, Row, Store
 from distribank.store import open_store
 
@@ -56,7 +56,9 @@ GROUP_ROWS: Final = 40_000
 """Rows that are written as one atomic group."""
 SAID_EVERY: Final = 2.0
 """Seconds between two words about how far it is."""
-COMPLETED_S: Final = 20.0
+READY_S: Final = 300.0
+"""How long a bank may take until it is ready, on however busy a machine and with however large a ledger."""
+COMPLETED_S: Final = 60.0
 LOW: Final = (1 << 62) - 1
 """The random bits at the end of an id (UUID version 7)."""
 
@@ -100,7 +102,10 @@ async def pattern(banks: Sequence[LocalBank], *, past: bool) -> list[str]:
     processes = [BankProcess(bank) for bank in banks]
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(client_of(bank)) for bank in banks]
-        await stack.enter_async_context(running(processes))
+        stack.push_async_callback(stop_all, processes)
+        for process in processes:
+            process.start()
+        await asyncio.gather(*(process.wait_ready(READY_S) for process in processes))
         settled = [await _settle_in(client) for client in clients]
         if past:
             (session, payer), (_, payee) = settled[:2]

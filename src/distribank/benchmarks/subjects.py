@@ -29,8 +29,6 @@ from distribank.network.client import AccountRef, BankClient, Session, centavos,
 from distribank.network.layout import LocalBank, init
 from distribank.network.processes import BankProcess, free_base_port, stop_all
 
-READY_S: Final = 300.0
-"""How long a subject may take until it is ready: a peer makes its accounts meanwhile."""
 STOP_S: Final = 15.0
 CALM_S: Final = 60.0
 """How long what is decided may take until every bank has it."""
@@ -130,7 +128,7 @@ class Network:
         self.processes = [BankProcess(bank, self.env, self.program) for bank in self.banks]
         for process in self.processes:
             process.start()
-        await asyncio.gather(*(process.wait_ready(READY_S) for process in self.processes))
+        await asyncio.gather(*(process.wait_ready(seeding.READY_S) for process in self.processes))
         self._clients = [await self._stack.enter_async_context(client_of(bank)) for bank in self.banks]
         for bank, client in zip(self.banks, self._clients, strict=True):
             secret = dotenv_values(bank.env_file, interpolate=False)["DISTRIBANK_TOKEN_SECRET"] or ""
@@ -257,10 +255,10 @@ class Peer:
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(seeding.READY_S):
                 line = (await process.stdout.readline()).decode()
         except TimeoutError:
-            raise CannotRun(f"{self.name} was not ready after {READY_S:.0f} s") from None
+            raise CannotRun(f"{self.name} was not ready after {seeding.READY_S:.0f} s") from None
         word, _, rest = line.partition(" ")
         if word == "ready":
             self._pids = json.loads(rest)["processes"]
