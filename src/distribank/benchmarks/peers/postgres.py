@@ -57,7 +57,7 @@ HERE_AT_ONCE: Final = 64
 THERE_AT_ONCE: Final = 256
 """Connections to the other one, each taken for the whole of a transfer: with fewer, fewer share a flush."""
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.05
 NOBODY: Final = 65_534
 USER: Final = "postgres"
