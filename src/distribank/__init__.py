@@ -31,7 +31,8 @@ opens with what its rooms are for::
 ``api``       thin: validate, call the bank, translate the result.
 ``service``   one bank as a process: chooses the parts, puts them together, starts and stops them in order.
 ``config``    every setting, read once. ``network`` makes and runs several banks on one machine, ``demo`` tells a story
-              on them, ``torture`` breaks them and checks what came of it; ``cli`` is the command.
+              on them, ``torture`` breaks them and checks what came of it, ``benchmarks`` measures them; ``cli`` is the
+              command.
 ``breakages`` what a peer, a disk or a caller does wrong; ``strict_json`` how a bank reads JSON from outside.
 
 Rules that hold everywhere: amounts are integers of centavos; no lock is held across the network; a vote and its

@@ -134,7 +134,7 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Case:
     """Runs that are taken in turns. *parts* measures what one transfer is made of; *starts* how long the first bank of
-    every network takes to be ready again, stopped in order and killed under load. *quick* takes part in a quick run.
+    every network takes to be ready again, stopped in order and killed under load.
     """
 
     name: str
@@ -147,16 +147,19 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large a run is: seconds to warm up and to measure, turns, and the large ledgers."""
+    """How large a run is: seconds to warm up and to measure, turns, the large ledgers, and how often a bank is started
+    again to see how long it takes.
+    """
 
     warm_up: float = 1.5
     seconds: float = 5.0
     repeats: int = 5
     large: tuple[int, ...] = (100_000, 1_000_000)
     past: int = 1_000_000
+    starts: int = 3
 
 
-QUICK: Final = Scale(0.7, 1.5, 1, (20_000,), 20_000)
+QUICK: Final = Scale(0.7, 1.5, 1, (20_000,), 20_000, 1)
 
 PEERS: Final = "distribank.benchmarks.peers."
 OWN: Final = "DistriBank"

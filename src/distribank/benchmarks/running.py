@@ -23,8 +23,6 @@ Say = Callable[[str], None]
 AUDIT_S: Final = "one audit of the loaded network, s"
 READY: Final = "start to ready"
 RECOVERY: Final = "ready after a kill under load"
-STARTS: Final = 3
-"""How often a bank is started again, to see how long it takes."""
 KILLED_AFTER_S: Final = 2.0
 MOST_REFUSED: Final = 0.001
 """The part of requests that may be answered with anything but success, before a run says nothing about speed."""
@@ -234,7 +232,7 @@ async def _verify(case: Case, driven: dict[str, _Driven], found: Results, say: S
         try:
             told = (None, None) if one.unsure else (one.committed, one.legs)
             await one.subject.verify(*told)
-        except WrongMoney as wrong:
+        except Breakage as wrong:  # one that cannot be asked has no figures either
             found.wrong[name] = str(wrong)
             for run in case.runs:
                 if run.subject == name:
@@ -248,8 +246,8 @@ async def _starts(subject: Subject, scale: Scale, found: Results, say: Say) -> N
     if subject.name in found.wrong:
         return
     coordinator = subject.processes[0]
-    for count in range(STARTS):
-        say(f"{subject.name}: started again, {count + 1} of {STARTS}")
+    for count in range(scale.starts):
+        say(f"{subject.name}: started again, {count + 1} of {scale.starts}")
         await coordinator.stop()
         coordinator.start()
         found.add(f"{READY}, {subject.name}, s", await coordinator.wait_ready(seeding.READY_S))
