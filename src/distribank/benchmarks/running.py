@@ -101,6 +101,8 @@ async def run_case(
                 left -= 1
                 try:
                     measured = await _measure(run, driven[run.subject], scale, found)
+                except WrongMoney as wrong:
+                    found.wrong[run.subject] = str(wrong)
                 except Unfit as unfit:
                     found.failed[run.name] = str(unfit)
                     say(f"{run.name}: {unfit}")
@@ -234,6 +236,7 @@ async def _verify(case: Case, driven: dict[str, _Driven], found: Results, say: S
             await one.subject.verify(*told)
         except Breakage as wrong:  # one that cannot be asked has no figures either
             found.wrong[name] = str(wrong)
+        if name in found.wrong:
             for run in case.runs:
                 if run.subject == name:
                     found.turns.pop(run.name, None)
