@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,17 @@ import pytest
 from distribank.benchmarks import bench, report, seeding
 from distribank.benchmarks.cases import BATCHES, ONE_WAY, OWN, QUICK, Case, Run, Scale, batch, cases, composite, mesh
 from distribank.benchmarks.figures import AT_LEAST, AT_MOST, Figure, Goal, figure, percentile, ratios
-from distribank.benchmarks.running import Results, Turn, run_case
+from distribank.benchmarks.running import Results, Turn, drive, run_case
 from distribank.benchmarks.subjects import Network
 from distribank.breakages import Misconfigured
 from distribank.core.documents import parse_cpf
 from distribank.network.client import client_of
 from tests.processes import CHEAP, SLOW_MACHINE_S
 
-SHORT = Scale(0.5, 2.0, 1)
+MOST_ELSEWHERE = 0.5
+"""Cores that others may take."""
+ENOUGH = 2_000
+"""Transfers after which the first ones, which travel alone, do not count any more."""
 
 
 def turn(rate: float, **more: float) -> Turn:
@@ -186,6 +190,7 @@ def test_every_person_has_a_cpf_of_their_own() -> None:
     assert {parse_cpf(cpf) for cpf in cpfs} == cpfs
 
 
+@pytest.mark.timeout(300)
 async def test_a_seeded_ledger_holds_and_goes_on(tmp_path: Path, cheap: None) -> None:
     """More past transfers than accounts, at two banks that agree on each of them."""
     network = Network("seeded", 2, 300, past=1_000)
@@ -210,22 +215,51 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.timeout(300)
 async def test_flushes_and_requests_per_transfer_at_64_clients(tmp_path: Path, cheap: None) -> None:
-    """Counts carry no noise: this is the gate for group commit and for messages that travel together."""
-    case = Case("counts", "", lambda _scale: [Network(OWN, 2)], (Run("counted", OWN, ONE_WAY, 64),))
+    """The gate for group commit and for messages that travel together.
+
+    Counts carry no noise of clocks or disks. But what travels together is what is there at the same time: where other
+    processes take the cores, clients come one by one, and nothing can be said.
+    """
+    network = Network(OWN, 2, env={"DISTRIBANK_VOTE_DEADLINE": "60"})
+    committed, elsewhere = 0, 0.0
+    try:
+        await network.start(tmp_path, None, lambda _words: None)
+        before, give_up = await network.counts(), time.monotonic() + SLOW_MACHINE_S
+        while committed < ENOUGH and time.monotonic() < give_up:
+            seen = await drive(ONE_WAY.plan(network, 64, 0, 2.0))
+            assert seen.statuses == {201: seen.committed}, seen.samples
+            committed += seen.committed
+            elsewhere = max(elsewhere, (seen.all_cpu - sum(seen.cpu.values()) - seen.own_cpu) / seen.seconds)
+        after = await network.counts()
+        await network.verify(committed, 2 * committed)
+    finally:
+        await network.stop()
+
+    counted = f"{(after.flushes - before.flushes) / committed:.3f} flushes a transfer"
+    if elsewhere > MOST_ELSEWHERE:
+        pytest.skip(f"other processes took {elsewhere:.1f} cores: {counted} says nothing of this code")
+    assert 0 < (after.flushes - before.flushes) / committed <= 0.15
+    assert 0 < (after.requests - before.requests) / committed <= 0.1
+
+
+@pytest.mark.timeout(300)
+async def test_a_turn_says_what_it_cost(tmp_path: Path, cheap: None) -> None:
+    network = [Network(OWN, 2, accounts=300, env={"DISTRIBANK_VOTE_DEADLINE": "60"})]
+    case = Case("cost", "", lambda _scale: [*network], (Run("turn", OWN, ONE_WAY, 8),))
     results = Results()
 
-    await run_case(case, SHORT, tmp_path, None, results, lambda _words: None)
+    await run_case(case, Scale(0.5, 1.0, 2), tmp_path, None, results, lambda _words: None)
 
     assert not results.wrong
     assert not results.failed
-    (measured,) = results.turns["counted"]
-    assert measured.flushes is not None
-    assert measured.requests is not None
-    assert 0 < measured.flushes <= 0.15
-    assert 0 < measured.requests <= 0.1
-    assert set(measured.cpu) == {"coordinator", "participant"}
-    assert min(measured.cpu.values()) > 0
+    assert len(results.turns["turn"]) == 2
+    for measured in results.turns["turn"]:
+        assert measured.rate > 0
+        assert 0 < measured.p50 <= measured.p95 <= measured.p99
+        assert set(measured.cpu) == {"coordinator", "participant"}
+        assert min(measured.resident.values()) > 10
 
 
 class Forger(Network):
@@ -250,6 +284,7 @@ def forge(database: Path) -> None:
         )
 
 
+@pytest.mark.timeout(300)
 def test_a_run_whose_money_is_wrong_has_no_figure_and_fails(
     tmp_path: Path, cheap: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,6 +313,7 @@ class Forgetful(Network):
         await super().verify(committed, legs + 2)
 
 
+@pytest.mark.timeout(300)
 def test_a_transfer_that_only_a_client_knows_of_is_wrong_money(tmp_path: Path, cheap: None) -> None:
     case = Case("lost", "", lambda _: [Forgetful("lost", 2, accounts=300)], (Run("lost", "lost", ONE_WAY, 8),))
 
