@@ -223,23 +223,22 @@ async def test_flushes_and_requests_per_transfer_at_64_clients(tmp_path: Path, c
     processes take the cores, clients come one by one, and nothing can be said.
     """
     network = Network(OWN, 2, env={"DISTRIBANK_VOTE_DEADLINE": "60"})
-    committed, elsewhere = 0, 0.0
+    committed = 0
     try:
         await network.start(tmp_path, None, lambda _words: None)
         before, give_up = await network.counts(), time.monotonic() + SLOW_MACHINE_S
         while committed < ENOUGH and time.monotonic() < give_up:
             seen = await drive(ONE_WAY.plan(network, 64, 0, 2.0))
+            elsewhere = (seen.all_cpu - sum(seen.cpu.values()) - seen.own_cpu) / seen.seconds
+            if elsewhere > MOST_ELSEWHERE:
+                pytest.skip(f"other processes took {elsewhere:.1f} cores: counts say nothing of this code")
             assert seen.statuses == {201: seen.committed}, seen.samples
             committed += seen.committed
-            elsewhere = max(elsewhere, (seen.all_cpu - sum(seen.cpu.values()) - seen.own_cpu) / seen.seconds)
         after = await network.counts()
         await network.verify(committed, 2 * committed)
     finally:
         await network.stop()
 
-    counted = f"{(after.flushes - before.flushes) / committed:.3f} flushes a transfer"
-    if elsewhere > MOST_ELSEWHERE:
-        pytest.skip(f"other processes took {elsewhere:.1f} cores: {counted} says nothing of this code")
     assert 0 < (after.flushes - before.flushes) / committed <= 0.15
     assert 0 < (after.requests - before.requests) / committed <= 0.1
 
