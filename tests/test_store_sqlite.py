@@ -34,12 +34,15 @@ from distribank.core.suspense import Assignment
 from distribank.core.transfer import Order
 from distribank.ports import Queries
 from distribank.store import open_store, sqlite
+from distribank.store import sqlite_ledger as ledger
+from distribank.store import sqlite_transfers as transfers
 from distribank.store.group import KEY_OF, Group, Recent
 from distribank.store.sqlite import SqliteStore
+from distribank.store.sqlite_collect import COLLECTABLE
 from distribank.store.sqlite_columns import dumps
 from distribank.store.sqlite_files import SCHEMA_VERSION
 from distribank.store.sqlite_queries import QUESTIONS, parameters_of
-from distribank.store.sqlite_rows import READ, write_rows
+from distribank.store.sqlite_rows import ADD, PUT, READ, write_rows
 from tests.stores import (
     BANK,
     STAMP,
@@ -220,6 +223,26 @@ def test_a_query_is_answered_by_an_index_in_its_own_order(name: str) -> None:
     steps = [str(step[3]) for step in explained]
     assert not [s for s in steps if "TEMP B-TREE FOR ORDER" in s and "json_group_array" not in s], steps
     assert not [s for s in steps if s.startswith("SCAN") and "USING" not in s and "json_each" not in s], steps
+
+
+def test_what_may_be_collected_is_found_by_an_index() -> None:
+    explained = schema().execute("EXPLAIN QUERY PLAN " + COLLECTABLE, (1, 1))
+    assert [str(step[3]) for step in explained] == ["SEARCH transfer USING INDEX transfer_collectable (<expr><?)"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        *(transfers.PUT_TRANSFER, transfers.MOVE_TRANSFER, transfers.ADD_SUBJECT, ledger.MOVE_ACCOUNT),
+        *(PUT[kind][0] for kind in (Book, Hold, IdempotencyKey)),
+        *(sentence for sentence, _ in ADD.values()),
+    ],
+    ids=lambda sentence: " ".join(sentence.split()[:3]),
+)
+def test_no_row_of_a_transfer_makes_a_table_of_its_own(sentence: str) -> None:
+    """A CHECK or a partial index with ``IN`` and three words does, for every row: that was most of the cost."""
+    steps = [opcode for _, opcode, *_ in schema().execute("EXPLAIN " + sentence, (None,) * sentence.count("?"))]
+    assert "OpenEphemeral" not in steps
 
 
 # The files --------------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
--- One bank's durable memory, version 3. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
+-- One bank's durable memory, version 4. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
 -- hybrid logical clock values (48 bits of milliseconds, 16 of counter). Times of holds (prepared_at, resolved_at) and
 -- a transfer's prepared_at and commit_at are stamps. JSON stands only where a tuple is nested in a row and never searched.
 -- The CHECKs are a second line of defence: the rules are kept by distribank.core, and a row that breaks one stops the bank.
+-- Where a transfer is written they and the indexes say OR, not IN: SQLite makes a table for each IN of three or more, row
+-- by row, which cost three times what the rows themselves do (127 to 36 microseconds of CPU per transfer).
 
 PRAGMA application_id = 1145196107; -- "DBNK"
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- Exactly one row: whose database this is. last_stamp is the greatest stamp ever written here.
 CREATE TABLE meta (
@@ -88,7 +90,8 @@ CREATE TABLE entry (
     change INTEGER NOT NULL CHECK (change > 0),
     operation TEXT NOT NULL,
     leg INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('deposit', 'withdrawal', 'transfer', 'return', 'correction')),
+    kind TEXT NOT NULL CHECK (kind = 'deposit' OR kind = 'withdrawal' OR kind = 'transfer' OR kind = 'return'
+                                   OR kind = 'correction'),
     direction TEXT NOT NULL CHECK (direction IN ('debit', 'credit')),
     amount INTEGER NOT NULL CHECK (amount > 0),
     balance_after INTEGER NOT NULL CHECK (balance_after >= 0),
@@ -137,7 +140,7 @@ CREATE TABLE hold (
     transaction_id TEXT NOT NULL,
     direction TEXT NOT NULL CHECK (direction IN ('debit', 'credit')),
     amount INTEGER NOT NULL CHECK (amount >= 0),
-    state TEXT NOT NULL CHECK (state IN ('placed', 'posted', 'released')),
+    state TEXT NOT NULL CHECK (state = 'placed' OR state = 'posted' OR state = 'released'),
     prepared_at INTEGER NOT NULL,
     placed_change INTEGER NOT NULL,
     change INTEGER NOT NULL,
@@ -156,8 +159,9 @@ CREATE INDEX hold_placed ON hold (account, transaction_id) WHERE state = 'placed
 CREATE TABLE transfer (
     id TEXT NOT NULL UNIQUE,
     role TEXT NOT NULL CHECK (role IN ('coordinator', 'participant')),
-    state TEXT NOT NULL CHECK (state IN ('preparing', 'committing', 'ended', 'prepared', 'committed', 'aborted',
-                                        'forced commit', 'forced abort')),
+    state TEXT NOT NULL CHECK (state = 'preparing' OR state = 'committing' OR state = 'ended' OR state = 'prepared'
+                                    OR state = 'committed' OR state = 'aborted'
+                                    OR state = 'forced commit' OR state = 'forced abort'),
     begun_at INTEGER NOT NULL,
     prepared_at INTEGER,
     commit_at INTEGER,
@@ -179,14 +183,15 @@ CREATE TABLE transfer (
     counterparties TEXT,
     subjects TEXT,
     CHECK ((legs IS NULL) = (end_to_end_id IS NULL)),
-    CHECK (state NOT IN ('committing', 'ended', 'committed') OR commit_at IS NOT NULL),
+    CHECK (commit_at IS NOT NULL OR (state <> 'committing' AND state <> 'ended' AND state <> 'committed')),
     CHECK (legs IS NOT NULL OR state = 'aborted')
 ) STRICT;
 
 CREATE INDEX transfer_unfinished ON transfer (begun_at, id)
-    WHERE state IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort');
+    WHERE (state = 'preparing' OR state = 'committing' OR state = 'prepared'
+           OR state = 'forced commit' OR state = 'forced abort');
 CREATE INDEX transfer_collectable ON transfer (coalesce(completed_at, decided_at))
-    WHERE collected = 0 AND state IN ('ended', 'committed', 'aborted');
+    WHERE collected = 0 AND (state = 'ended' OR state = 'committed' OR state = 'aborted');
 
 -- What an operator forced, and what came of it. truth and the rest stay NULL until the outcome is known here.
 CREATE TABLE heuristic (
@@ -216,7 +221,7 @@ CREATE TABLE transfer_subject (
 CREATE TABLE record (
     transaction_id TEXT NOT NULL,
     stamp INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('Begun', 'Decided', 'Ended', 'Prepared', 'Resolved')),
+    kind TEXT NOT NULL CHECK (kind = 'Begun' OR kind = 'Decided' OR kind = 'Ended' OR kind = 'Prepared' OR kind = 'Resolved'),
     before TEXT NOT NULL,
     after TEXT NOT NULL,
     detail TEXT NOT NULL,

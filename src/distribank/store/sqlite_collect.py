@@ -14,7 +14,8 @@ from distribank.store.group import Sweep
 
 COLLECTABLE: Final = """
     SELECT id FROM transfer
-     WHERE collected = 0 AND state IN ('ended', 'committed', 'aborted') AND coalesce(completed_at, decided_at) < ?
+     WHERE collected = 0 AND (state = 'ended' OR state = 'committed' OR state = 'aborted')
+       AND coalesce(completed_at, decided_at) < ?
      ORDER BY coalesce(completed_at, decided_at) LIMIT ?
 """
 DROP_RECORDS: Final = """

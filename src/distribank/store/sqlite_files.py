@@ -33,9 +33,9 @@ log = logging.getLogger("distribank.store")
 APPLICATION_ID: Final = 0x44424E4B
 """``DBNK``: what SQLite's header says of a database that is ours."""
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
-MIGRATIONS: Final[dict[int, str]] = {1: "from_1_to_2.sql", 2: "from_2_to_3.sql"}
+MIGRATIONS: Final[dict[int, str]] = {1: "from_1_to_2.sql", 2: "from_2_to_3.sql", 3: "from_3_to_4.sql"}
 """From each older schema version to the next: the name of a script beside ``schema.sql``, which sets user_version."""
 
 BUSY_MS: Final = 5_000

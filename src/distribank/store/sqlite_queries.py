@@ -27,7 +27,15 @@ from distribank.store.sqlite_ledger import (
     hold_of,
 )
 from distribank.store.sqlite_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
-from distribank.store.sqlite_transfers import HEURISTIC, RECORD, TRANSFER, heuristic_of, record_of, transfer_of
+from distribank.store.sqlite_transfers import (
+    HEURISTIC,
+    RECORD,
+    TRANSFER,
+    UNFINISHED,
+    heuristic_of,
+    record_of,
+    transfer_of,
+)
 
 LAST: Final = MAX_STAMP
 """After which everything comes that is listed newest first."""
@@ -73,14 +81,7 @@ CONSENTS_OF_HOLDER: Final = (
      WHERE holder_id = ?1 AND (created_at, consent_id) < (?2, ?3) ORDER BY created_at DESC, consent_id DESC LIMIT ?4
 """
 )
-UNFINISHED: Final = (
-    TRANSFER
-    + """
-     WHERE state IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort')
-       AND (begun_at, id) > (?1, ?2)
-     ORDER BY begun_at, id LIMIT ?3
-"""
-)
+UNFINISHED_AFTER: Final = UNFINISHED + " AND (begun_at, id) > (?1, ?2) ORDER BY begun_at, id LIMIT ?3"
 TRANSACTIONS_OF: Final = (
     TRANSFER  # noqa: S608 - two constants # nosec B608
     + """
@@ -125,7 +126,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.PLACED_HOLDS.name: Question(PLACED_HOLDS, hold_of, ("", "")),
     Queries.CONSENTS_ON_ACCOUNT.name: Question(CONSENTS_ON_ACCOUNT, consent_of, ("",)),
     Queries.CONSENTS_OF_HOLDER.name: Question(CONSENTS_OF_HOLDER, consent_of, (LAST, "")),
-    Queries.UNFINISHED.name: Question(UNFINISHED, transfer_of, (-1, "")),
+    Queries.UNFINISHED.name: Question(UNFINISHED_AFTER, transfer_of, (-1, "")),
     Queries.TRANSACTIONS_OF.name: Question(TRANSACTIONS_OF, transfer_of, (LAST, "")),
     Queries.RECORDS_OF.name: Question(RECORDS_OF, record_of, (-1,)),
     Queries.UNFINISHED_BATCHES.name: Question(UNFINISHED_BATCHES, batch_of, ("",)),

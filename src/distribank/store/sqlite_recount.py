@@ -12,7 +12,7 @@ import apsw
 
 from distribank.ports import Recount
 from distribank.store.recount import MAX_FINDINGS, Findings, reserved_findings
-from distribank.store.sqlite_transfers import HEURISTIC, TRANSFER, heuristic_of, transfer_of
+from distribank.store.sqlite_transfers import HEURISTIC, UNFINISHED, heuristic_of, transfer_of
 
 TOTALS: Final = """
     SELECT account.number, account.posted, account.held, coalesce(total, 0), coalesce(total_at, 0)
@@ -74,12 +74,6 @@ GUESSES: Final = (
      ORDER BY decided_at, transaction_id
 """
 )
-OPEN: Final = (
-    TRANSFER
-    + """
-     WHERE state IN ('preparing', 'committing', 'prepared', 'forced commit', 'forced abort')
-"""
-)
 UNBALANCED: Final = """
     SELECT operation, sum(amount)
       FROM (SELECT operation, iif(direction = 'credit', amount, -amount) AS amount FROM entry
@@ -96,7 +90,7 @@ def recount(reader: apsw.Connection, at: int) -> Recount:
     totals = _all(reader, TOTALS, (at,))
     books = _all(reader, BOOKS, (at,))
     held_at: dict[Any, Any] = dict(_all(reader, HELD_AT, (at,)))
-    unfinished = [transfer_of(columns) for columns in _all(reader, OPEN)]
+    unfinished = [transfer_of(columns) for columns in _all(reader, UNFINISHED)]
     findings = (
         [Findings.posted(number, posted, total) for number, posted, _, total, _ in totals if posted != total]
         + [Findings.balance_after(*found) for found in _some(reader, BALANCES_AFTER)]

@@ -63,6 +63,14 @@ TRANSFER: Final = """
            digest, participants, because, votes, consents, counterparties, subjects
       FROM transfer
 """
+UNFINISHED: Final = (
+    TRANSFER
+    + """
+     WHERE (state = 'preparing' OR state = 'committing' OR state = 'prepared'
+            OR state = 'forced commit' OR state = 'forced abort')
+"""
+)
+"""In the words of the partial index ``transfer_unfinished``: in others the same would walk the whole table."""
 
 
 def write_transfers(writer: apsw.Connection, transactions: dict[str, Transaction], recent: Recent) -> None:
