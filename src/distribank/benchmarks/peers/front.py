@@ -27,10 +27,8 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from distribank.api import headers
@@ -38,7 +36,7 @@ from distribank.api.answering import answer
 from distribank.api.answers import transfers as answers
 from distribank.api.edge import bearer_token
 from distribank.api.orders import TransferOrder
-from distribank.api.problems import Problem, on_http_exception, on_invalid_request, refused
+from distribank.api.problems import REFUSALS, Problem, on_refusal, refused
 from distribank.api.server import BACKLOG, Server, bind, configured, run
 from distribank.api.tokens import Tokens
 from distribank.breakages import Breakage
@@ -138,7 +136,7 @@ def application(title: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        exception_handlers={HTTPException: on_http_exception, RequestValidationError: on_invalid_request},
+        exception_handlers=dict.fromkeys(REFUSALS, on_refusal),
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
 
