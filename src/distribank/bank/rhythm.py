@@ -13,6 +13,7 @@ from asyncio import Future
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from distribank.bank.feed import Feed
@@ -82,10 +83,9 @@ class Rhythm:
 
     def end_to_end_id(self) -> str:
         """A new end-to-end id: ``E``, the bank, the minute in UTC, eleven random letters and digits."""
-        minute = datetime.fromtimestamp(self._clock.wall_ms() / 1000, UTC).strftime("%Y%m%d%H%M")
         bits = self._chance.getrandbits(11 * 16)
-        tail = "".join(_ALPHANUMERIC[(bits >> (16 * i) & 0xFFFF) % len(_ALPHANUMERIC)] for i in range(11))
-        return f"E{self.code}{minute}{tail}"
+        tail = "".join([_ALPHANUMERIC[(bits >> at & 0xFFFF) % len(_ALPHANUMERIC)] for at in range(0, 11 * 16, 16)])
+        return f"E{self.code}{_in_words(self._clock.wall_ms() // 60_000)}{tail}"
 
     def jitter(self) -> float:
         """A random number from 0.5 to 1.0 by which a delay is multiplied, so that many do not come at once."""
@@ -156,6 +156,12 @@ class Rhythm:
         """An operator must hear of this: the protocol was broken, or a promise was lost."""
         log.error("%s %s: ALARM: %s", self.code, transaction, _one_line(what))
         self.metrics.alarms.inc()
+
+
+@lru_cache(maxsize=2)
+def _in_words(minute: int) -> str:
+    """A minute since 1970 as ``YYYYMMDDhhmm``."""
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y%m%d%H%M")
 
 
 def account_locks(numbers: Iterable[str]) -> list[str]:

@@ -36,8 +36,8 @@ R = TypeVar("R")
 CHECKPOINT_PAGES: Final = 8000
 """How many pages (4 KiB) the write-ahead log may hold before they are copied into the database, between two flushes.
 
-A page that many groups wrote is copied once: with 2000 the copying took 15 µs of CPU per transfer, with 8000 it takes 6,
-and each time no longer than before. A start after a crash finds 32 MiB to copy, at most.
+A page that many groups wrote is copied once: with 2000 the copying took 15 µs of CPU per transfer, with 8000 it takes
+6, and each time no longer than before. A start after a crash finds 32 MiB to copy, at most.
 """
 
 SAVE_LAST_STAMP: Final = "UPDATE meta SET last_stamp = ?1 WHERE one = 1 AND last_stamp < ?1"
