@@ -26,6 +26,8 @@ from distribank.peers.signatures import NotSigned, Signer, Verifier
 from distribank.service import SystemClock
 
 _SCHEMA: Final = """
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
     CREATE TABLE account (number TEXT PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0)) WITHOUT ROWID;
     CREATE TABLE record (
         transfer TEXT, kind TEXT, account TEXT, amount INTEGER, PRIMARY KEY (transfer, kind)
@@ -53,7 +55,7 @@ class Book:
 
     def __init__(self, path: Path, accounts: int) -> None:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_SCHEMA}")
+        self._database.executescript(_SCHEMA)
         with self._transaction():
             numbers = ((account_number(serial), OPENING) for serial in range(1, accounts + 1))
             self._database.executemany("INSERT INTO account VALUES (?, ?)", numbers)
