@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -88,6 +88,43 @@ class Crowd:
         connection.transport.close()
 
 
+class _Joining:
+    """A transport that sends an answer's head together with its body, in one call of the system and not in two.
+
+    Each call wakes whoever waits for it: measured, 80 µs of every answer. What is written is held back until the next
+    write, or until this turn of the loop is over.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._send)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._held = b""
+        self._transport.abort()
+
+    def _send(self) -> None:
+        if self._held:
+            data, self._held = self._held, b""
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Connection(HttpToolsProtocol):
     """One client's connection. ``crowd`` is set by the server, in a class of its own."""
 
@@ -111,7 +148,7 @@ class Connection(HttpToolsProtocol):
     # What arrives
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Joining(transport, self.loop)))
         self.address = network_of(self.client[0]) if self.client else ""
         self.crowd.enter(self, self.loop.time())
         self._arm(FIRST_BYTE)

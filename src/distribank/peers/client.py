@@ -266,7 +266,8 @@ class HttpPeers:
         response = await self._transport.handle_async_request(request)
         if "content-encoding" in response.headers:
             raise httpx.DecodingError("an encoding that was not asked for")
-        return response.status_code, response.headers.raw, await response.aread()
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        return response.status_code, response.headers.raw, b"".join([part async for part in response.stream])
 
     def _heard(self, peer: _Peer, rtt_ms: float | None = None) -> None:
         now = asyncio.get_running_loop().time()
