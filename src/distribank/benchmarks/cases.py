@@ -219,7 +219,11 @@ BANKS: Final = Case(
     "banks",
     "networks of 2, 4 and 8 banks in which each pays every other",
     lambda _scale: [Network(f"{banks} banks", banks) for banks in (2, 4, 8)],
-    tuple(Run(f"network of {banks} banks, 64 clients", f"{banks} banks", mesh(banks), 64) for banks in (2, 4, 8)),
+    tuple(
+        Run(f"network of {banks} banks, {clients} clients", f"{banks} banks", mesh(banks), clients)
+        for clients in (64, 256)
+        for banks in (2, 4, 8)
+    ),
 )
 
 

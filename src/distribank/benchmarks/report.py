@@ -171,7 +171,7 @@ def _goals(read: _Reading, scale: Scale) -> list[Row]:
         read.row(
             "four banks ÷ two banks, throughput per core used",
             Goal(AT_LEAST, 0.8),
-            ratios(*(read.of(f"network of {n} banks, 64 clients", _per_core) for n in (4, 2))),
+            ratios(*(_networks(read, n, 64) for n in (4, 2))),
             ("4 banks", "2 banks"),
         ),
     ]
@@ -188,10 +188,19 @@ def _also(read: _Reading, scale: Scale) -> list[Row]:
     sizes = [FIRST, *(f"{accounts:,} accounts" for accounts in scale.large), past]
     found = [
         read.row(
-            "eight banks ÷ two banks, throughput per core used",
+            "four banks ÷ two banks, throughput per core used, 256 clients",
             None,
-            ratios(*(read.of(f"network of {n} banks, 64 clients", _per_core) for n in (8, 2))),
-            ("8 banks", "2 banks"),
+            ratios(*(_networks(read, n, 256) for n in (4, 2))),
+            ("4 banks", "2 banks"),
+        ),
+        *(
+            read.row(
+                f"eight banks ÷ two banks, throughput per core used, {clients} clients",
+                None,
+                ratios(*(_networks(read, n, clients) for n in (8, 2))),
+                ("8 banks", "2 banks"),
+            )
+            for clients in (64, 256)
         ),
         read.row(f"{past} ÷ none, throughput", None, _over(read, past), (past, FIRST)),
         read.row(
@@ -270,6 +279,11 @@ def _ideal(read: _Reading, flush: str) -> list[float]:
 
 def _all_cpu(turn: Turn) -> float | None:
     return sum(turn.cpu.values()) or None
+
+
+def _networks(read: _Reading, banks: int, clients: int) -> list[float]:
+    """Throughput per core used where each of so many banks pays every other."""
+    return read.of(f"network of {banks} banks, {clients} clients", _per_core)
 
 
 def _per_core(turn: Turn) -> float | None:

@@ -154,8 +154,7 @@ async def fill(order: Order, told: Told) -> None:
 def _rows(opened: _Opened, moved: _Moved | None, order: Order) -> Iterator[Row]:
     """Everything there is to write: accounts with what is on them by now, then the transfers, in the order of time.
 
-    One account after the other has had all of its own: rows then lie side by side as they are written, in every index,
-    which takes a fifth of the time.
+    One account after the other has had all of its own: rows then lie side by side as they are written, in every index.
     """
     others, more = order.accounts - 1, max(0, order.past - 1)
     each = -(-more // others) if others else 0
