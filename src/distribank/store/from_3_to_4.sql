@@ -1,7 +1,37 @@
--- From version 3 to 4: where a transfer is written, CHECKs and partial indexes say OR instead of IN, which SQLite answers
--- without making a table for every row. They mean what they meant, so no row and no page of an index changes: only the
--- words are replaced, as sqlite.org/lang_altertable.html, section 7, allows for what is not on the disk. A ledger of any
--- size migrates at once. Runs in one transaction, which the caller opens and ends.
+-- From version 3 to 4. First, holds lie in the order of transactions instead of accounts. They are copied: those of the days
+-- that are kept.
+--
+-- Then, where a transfer is written, CHECKs and partial indexes say OR instead of IN, which SQLite answers without making a
+-- table for every row. They mean what they meant, so no row and no page of an index changes: only the words are replaced, as
+-- sqlite.org/lang_altertable.html, section 7, allows for what is not on the disk. A ledger of any size migrates at once.
+-- Runs in one transaction, which the caller opens and ends.
+
+ALTER TABLE hold RENAME TO hold_by_account;
+DROP INDEX hold_by_change;
+DROP INDEX hold_placed;
+
+CREATE TABLE hold (
+    account TEXT NOT NULL REFERENCES account (number),
+    transaction_id TEXT NOT NULL,
+    direction TEXT NOT NULL CHECK (direction IN ('debit', 'credit')),
+    amount INTEGER NOT NULL CHECK (amount >= 0),
+    state TEXT NOT NULL CHECK (state = 'placed' OR state = 'posted' OR state = 'released'),
+    prepared_at INTEGER NOT NULL,
+    placed_change INTEGER NOT NULL,
+    change INTEGER NOT NULL,
+    resolved_at INTEGER,
+    PRIMARY KEY (transaction_id, account),
+    CHECK ((state = 'placed') = (resolved_at IS NULL))
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO hold (account, transaction_id, direction, amount, state, prepared_at, placed_change, change, resolved_at)
+SELECT account, transaction_id, direction, amount, state, prepared_at, placed_change, change, resolved_at
+  FROM hold_by_account ORDER BY transaction_id, account;
+
+DROP TABLE hold_by_account;
+
+CREATE UNIQUE INDEX hold_by_change ON hold (account, change);
+CREATE INDEX hold_placed ON hold (account, transaction_id) WHERE state = 'placed';
 
 PRAGMA writable_schema = ON;
 
@@ -9,10 +39,6 @@ UPDATE sqlite_schema SET sql = replace(sql,
 'CHECK (kind IN (''deposit'', ''withdrawal'', ''transfer'', ''return'', ''correction'')),',
 'CHECK (kind = ''deposit'' OR kind = ''withdrawal'' OR kind = ''transfer'' OR kind = ''return''
                                    OR kind = ''correction''),');
-
-UPDATE sqlite_schema SET sql = replace(sql,
-'CHECK (state IN (''placed'', ''posted'', ''released'')),',
-'CHECK (state = ''placed'' OR state = ''posted'' OR state = ''released''),');
 
 UPDATE sqlite_schema SET sql = replace(sql,
 'CHECK (state IN (''preparing'', ''committing'', ''ended'', ''prepared'', ''committed'', ''aborted'',

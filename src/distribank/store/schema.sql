@@ -134,7 +134,8 @@ CREATE TABLE assignment (
 
 CREATE INDEX assignment_by_time ON assignment (assigned_at, stamp, assignment_id);
 
--- What a prepared leg reserves: placed, then posted or released.
+-- What a prepared leg reserves: placed, then posted or released. In the order of transactions, whose ids are ordered by time:
+-- by account, each leg in a large ledger would write two pages of its own (33 to 51 microseconds of CPU, with 300,000 accounts).
 CREATE TABLE hold (
     account TEXT NOT NULL REFERENCES account (number),
     transaction_id TEXT NOT NULL,
@@ -145,7 +146,7 @@ CREATE TABLE hold (
     placed_change INTEGER NOT NULL,
     change INTEGER NOT NULL,
     resolved_at INTEGER,
-    PRIMARY KEY (account, transaction_id),
+    PRIMARY KEY (transaction_id, account),
     CHECK ((state = 'placed') = (resolved_at IS NULL))
 ) STRICT, WITHOUT ROWID;
 

@@ -25,11 +25,8 @@ DROP_RECORDS: Final = """
 """
 DROP_HOLDS: Final = """
     DELETE FROM hold
-     WHERE (account, transaction_id) IN (
-        SELECT hold.account, hold.transaction_id
-          FROM json_each((SELECT subjects FROM transfer WHERE id = ?1)) AS subject
-          JOIN hold ON hold.account = subject.value AND hold.transaction_id = ?1
-         WHERE hold.state <> 'placed' LIMIT ?2)
+     WHERE transaction_id = ?1
+       AND account IN (SELECT account FROM hold WHERE transaction_id = ?1 AND state <> 'placed' LIMIT ?2)
 """
 DROP_TOMBSTONE: Final = "DELETE FROM transfer WHERE id = ? AND legs IS NULL"
 MARK_COLLECTED: Final = "UPDATE transfer SET collected = 1 WHERE id = ?"

@@ -142,7 +142,7 @@ PUT_HOLD: Final = """
     INSERT INTO hold (account, transaction_id, direction, amount, state, prepared_at,
                       placed_change, change, resolved_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (account, transaction_id) DO UPDATE SET
+    ON CONFLICT (transaction_id, account) DO UPDATE SET
         direction = excluded.direction, amount = excluded.amount, state = excluded.state,
         prepared_at = excluded.prepared_at, placed_change = excluded.placed_change, change = excluded.change,
         resolved_at = excluded.resolved_at
