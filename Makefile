@@ -44,7 +44,7 @@ recovery: $(VENV)/.installed-dev  ## Time the recovery of banks with 0, 1,000 an
 load-through-a-fault: $(VENV)/.installed-dev  ## Kill, freeze and cut off one of five banks under load, and report.
 	@$(RUN) tests.load_through_a_fault --report docs/reports/load-through-a-fault.md $(ARGS)
 
-bench: $(VENV)/.installed-bench  ## Measure this machine beside what one would pick instead; writes docs/reports/bench.*; an hour.
+bench: $(VENV)/.installed-bench  ## Measure this machine beside what one would pick instead; writes docs/reports/bench.*; half an hour.
 	@$(RUN) distribank bench --report docs/reports/bench.md --plot docs/reports/bench.png --json docs/reports/bench.json \
 		$(ARGS)
 
