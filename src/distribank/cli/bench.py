@@ -18,7 +18,7 @@ def bench(
         str | None, typer.Option("--cases", metavar="A,B", help="Only these; see --list. All if not said.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes: one turn, short windows, no large ledgers.")
+        bool, typer.Option("--quick", help="Three minutes: one turn, short windows, no large ledgers.")
     ] = False,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.2, help="How long each run is measured in each turn; 5.")

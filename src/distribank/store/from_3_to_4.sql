@@ -1,9 +1,9 @@
--- From version 3 to 4. First, holds lie in the order of transactions instead of accounts. They are copied: those of the days
--- that are kept.
+-- From version 3 to 4. First, holds lie in the order of transactions instead of accounts. They are copied, which takes time
+-- with their number: those of the days that are kept.
 --
 -- Then, where a transfer is written, CHECKs and partial indexes say OR instead of IN, which SQLite answers without making a
 -- table for every row. They mean what they meant, so no row and no page of an index changes: only the words are replaced, as
--- sqlite.org/lang_altertable.html, section 7, allows for what is not on the disk. A ledger of any size migrates at once.
+-- sqlite.org/lang_altertable.html, section 7, allows for what is not on the disk; how large the ledger is makes no difference to it.
 -- Runs in one transaction, which the caller opens and ends.
 
 ALTER TABLE hold RENAME TO hold_by_account;

@@ -135,7 +135,7 @@ CREATE TABLE assignment (
 CREATE INDEX assignment_by_time ON assignment (assigned_at, stamp, assignment_id);
 
 -- What a prepared leg reserves: placed, then posted or released. In the order of transactions, whose ids are ordered by time:
--- by account, each leg in a large ledger would write two pages of its own (33 to 51 microseconds of CPU, with 300,000 accounts).
+-- by account, each leg in a large ledger would write two pages more of its own (33 to 51 microseconds of CPU).
 CREATE TABLE hold (
     account TEXT NOT NULL REFERENCES account (number),
     transaction_id TEXT NOT NULL,
