@@ -1,4 +1,4 @@
-"""One account, one decision at a time: asyncio locks by name, taken in one global order.
+"""One account, one decision at a time: locks by name, taken in one global order.
 
 A lock is held for the moment of load → decide → persist and never across the network, so there is no distributed
 deadlock, and a busy account makes a transfer wait a moment instead of failing. What must outlast that moment is a
@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import Future
+from collections import deque
 from collections.abc import Iterable
 
 
-class _Named(asyncio.Lock):
-    """The lock of one name, and how many hold it or wait for it."""
-
-    users = 0
-
-
 class Locks:
-    """The locks of one bank. A name costs memory only while somebody holds it or waits for it.
+    """The locks of one bank. A name costs memory only while somebody holds it, and a queue only while others wait.
 
     *waited_seconds* adds up the time spent waiting.
     """
 
     def __init__(self) -> None:
-        self._named: dict[str, _Named] = {}
+        self._held: dict[str, deque[Future[None]] | None] = {}
         self.waited_seconds = 0.0
 
     def hold(self, names: Iterable[str]) -> _Hold:
@@ -33,36 +29,41 @@ class Locks:
         return _Hold(self, names)
 
     def __len__(self) -> int:
-        return len(self._named)
+        return len(self._held)
 
-    async def take(self, name: str) -> None:
-        """Wait for the lock of *name*, and have it."""
-        named = self._named.get(name)
-        if named is None:
-            named = self._named[name] = _Named()
-        named.users += 1
-        acquired = False
+    def take(self, name: str) -> bool:
+        """Have the lock of *name* at once; ``False`` if somebody else does."""
+        if name in self._held:
+            return False
+        self._held[name] = None
+        return True
+
+    async def wait(self, name: str) -> None:
+        """Have the lock of *name*, which somebody else holds, once all who came before have had it."""
+        queue = self._held[name]
+        if queue is None:
+            queue = self._held[name] = deque()
+        turn: Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        started = time.perf_counter()
         try:
-            if named.locked():
-                started = time.perf_counter()
-                acquired = await named.acquire()
-                self.waited_seconds += time.perf_counter() - started
-            else:
-                acquired = await named.acquire()
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.give(name)  # it had just become ours
+            raise
         finally:
-            if not acquired:
-                self._leave(name, named)
+            self.waited_seconds += time.perf_counter() - started
 
     def give(self, name: str) -> None:
-        """Let go of the lock of *name*."""
-        named = self._named[name]
-        named.release()
-        self._leave(name, named)
-
-    def _leave(self, name: str, named: _Named) -> None:
-        named.users -= 1
-        if not named.users:
-            del self._named[name]
+        """Let go of the lock of *name*: whoever has waited longest, and still does, has it from now on."""
+        queue = self._held[name]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._held[name]
 
 
 class _Hold:
@@ -78,7 +79,8 @@ class _Hold:
     async def __aenter__(self) -> None:
         try:
             for name in sorted(set(self._names)):
-                await self._locks.take(name)
+                if not self._locks.take(name):
+                    await self._locks.wait(name)
                 self._taken.append(name)
         except BaseException:
             self._let_go()
