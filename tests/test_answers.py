@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from distribank.api.answers import operator
 from distribank.api.answers.transfers import transfer
-from distribank.api.times import format_ms
 from distribank.bank import InDoubt
 from distribank.core.clock import wall_of
 from distribank.core.heuristics import AccountDamage
 from distribank.core.holders import Holder
 from distribank.core.protocol import Role, State
 from distribank.core.transfer import Direction
+from distribank.moments import format_ms
 from distribank.ports import Recount
 from tests.stores import BANK, STAMP, damaging, number, transaction
 

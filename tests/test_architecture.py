@@ -24,15 +24,19 @@ INWARD: dict[str, set[str]] = {
     "__init__": set(),
     "breakages": set(),
     "locks": set(),
+    "moments": set(),
     "strict_json": set(),
     "core": {"core"},
     "ports": {"core"},
     "bank": {"bank", "core", "ports", "locks", "breakages"},
     "recovery": {"bank", "core", "ports", "locks", "breakages"},
     "store": {"store", "core", "ports", "breakages"},
-    "peers": {"peers", "core", "ports", "breakages", "strict_json", "__init__"},
+    "peers": {"peers", "core", "ports", "breakages", "moments", "strict_json", "__init__"},
     "config": {"core", "breakages", "__init__"},
-    "api": {"api", "bank", "recovery", "peers", "core", "ports", "breakages", "strict_json", "config", "__init__"},
+    "api": {
+        *("api", "bank", "recovery", "peers", "core", "ports", "breakages", "moments", "strict_json", "config"),
+        "__init__",
+    },
 }
 """What each part may import of this package. Parts that are not named here are edges, and may choose any part."""
 

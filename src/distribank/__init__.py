@@ -33,7 +33,8 @@ opens with what its rooms are for::
 ``config``    every setting, read once. ``network`` makes and runs several banks on one machine, ``demo`` tells a story
               on them, ``torture`` breaks them and checks what came of it, ``benchmarks`` measures them; ``cli`` is the
               command.
-``breakages`` what a peer, a disk or a caller does wrong; ``strict_json`` how a bank reads JSON from outside.
+``breakages`` what a peer, a disk or a caller does wrong; ``strict_json`` how a bank reads JSON from outside;
+              ``moments`` how times are written.
 
 Rules that hold everywhere: amounts are integers of centavos; no lock is held across the network; a vote and its
 hold are durable before *yes* is said, a decision before anyone is told; after a yes, time never releases a hold; if

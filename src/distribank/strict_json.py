@@ -11,6 +11,7 @@ import json
 import math
 import re
 from codecs import BOM_UTF8
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # the former
 from typing import Any, Final
 
 MAX_DEPTH: Final = 16
@@ -18,7 +19,7 @@ MAX_DEPTH: Final = 16
 
 _SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
-_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'[{]}"'))
 
 
 class MalformedJSON(ValueError):
@@ -46,6 +47,11 @@ def loads(text: bytes) -> Any:
     return value
 
 
+def dumps(value: Any) -> bytes:
+    """The shortest text of *value*, in UTF-8: what ``loads`` reads back, as other banks do."""
+    return "".join(_ENCODE(value, 0)).encode()
+
+
 def _depth_exceeds(text: bytes, bound: int) -> bool:
     """Whether brackets nest deeper than *bound*, for text that is JSON (for other text the answer may be anything).
 
@@ -55,9 +61,14 @@ def _depth_exceeds(text: bytes, bound: int) -> bool:
     """
     if text.count(b"[") + text.count(b"{") <= bound:
         return False
-    unescaped = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    brackets = b"".join(unescaped.split(b'"')[::2]).translate(_BRACKETS, _NOT_BRACKETS)
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    brackets = text.translate(_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' in brackets:  # a string with brackets in it
+        brackets = b"".join(brackets.split(b'"')[::2])
     for _ in range(bound):
+        if not brackets:
+            return False
         brackets = brackets.replace(b"()", b"")
     return brackets.startswith(b"(")
 
@@ -86,3 +97,6 @@ _DECODER: Final = json.JSONDecoder(
     parse_float=_finite,
 )
 """Made once: ``json.loads`` makes one for every text that it is given hooks for."""
+
+_ENCODE: Final = c_make_encoder(None, None, encode_basestring, None, ":", ",", False, False, False)
+"""Made once, too: ``json.JSONEncoder`` makes one for every text."""

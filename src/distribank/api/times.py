@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
 from typing import Final
 
 _MOMENT: Final = re.compile(
@@ -14,17 +13,6 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS: Final = 86_400_000
 _WHAT_IS_MEANT: Final = "a time is written as in 2026-11-23T12:00:00Z (RFC 3339)"
-
-
-def format_ms(ms: int) -> str:
-    """*ms* as people and programs read it: ``2026-11-23T12:00:00.000Z``."""
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    """Remembered, because the four times of a transfer mostly lie in one second."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_moment(text: str) -> int:

@@ -8,9 +8,10 @@ with each message stands in ``coordinator`` and ``participant``; how a message l
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
+from dataclasses import field
 from enum import StrEnum
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]  # the former
 from typing import Final
 
 from distribank.core.clock import CLOCK_BOUND_MS
@@ -149,7 +150,8 @@ def incarnation_of(transaction: str) -> str:
     return transaction.partition(".")[2].partition(".")[0]
 
 
-_canonical: Final = json.JSONEncoder(separators=(",", ":")).encode
+_canonical: Final = c_make_encoder(None, None, encode_basestring_ascii, None, ":", ",", False, False, True)
+"""As ``json.JSONEncoder(separators=(",", ":"))`` writes, which makes such an encoder for each text."""
 
 
 # Messages ---------------------------------------------------------------------------------------------------------
@@ -169,10 +171,17 @@ class Prepare:
     ordered_at: int
     counterparties: tuple[Counterparty, ...]
     vote_by: int
+    _digest: str = field(default="", init=False, repr=False, compare=False)
+    """Once somebody has asked for it: a participant does so twice."""
 
     @property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, over the canonical JSON of everything that is ordered here."""
+        if not self._digest:
+            object.__setattr__(self, "_digest", self._digested())
+        return self._digest
+
+    def _digested(self) -> str:
         content = [
             self.transaction,
             list(self.participants),
@@ -185,7 +194,7 @@ class Prepare:
             [[c.leg, c.bank, c.direction, c.name_masked] for c in self.counterparties],
             self.vote_by,
         ]
-        return hashlib.sha256(_canonical(content).encode()).hexdigest()
+        return hashlib.sha256("".join(_canonical(content, 0)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from distribank.core.protocol import (
 )
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import MAX_DESCRIPTION, MAX_LEGS, Counterparty, Direction, Leg
+from distribank.moments import format_ms
 from distribank.peers import fields as read
 from distribank.peers.fields import InvalidField
 
@@ -42,9 +43,9 @@ def encode_prepare(message: Prepare) -> dict[str, Any]:
         "holder_cpf": message.holder_cpf,
         "end_to_end_id": message.end_to_end_id,
         "description": message.description,
-        "ordered_at": read.format_time(message.ordered_at),
+        "ordered_at": format_ms(message.ordered_at),
         "counterparties": [_party(party) for party in message.counterparties],
-        "vote_by": read.format_time(message.vote_by),
+        "vote_by": format_ms(message.vote_by),
         "digest": message.digest,
     }
 
@@ -98,7 +99,7 @@ def encode_inquire(message: Inquire) -> dict[str, Any]:
     return {
         "kind": "inquire",
         "transaction": message.transaction,
-        "vote_by": read.format_time(message.vote_by),
+        "vote_by": format_ms(message.vote_by),
     }
 
 

@@ -21,6 +21,7 @@ from distribank.core.protocol import (
     ShowAccounts,
     ShowLog,
 )
+from distribank.moments import format_ms
 from distribank.peers import fields as read
 from distribank.peers.messages import MAX_DETAIL
 
@@ -108,7 +109,7 @@ def _linked(linked: LinkedAccount) -> dict[str, Any]:
         "max_per_transfer": linked.max_per_transfer,
         "max_total": linked.max_total,
         "used": linked.used,
-        "expires_at": read.format_time(linked.expires_at),
+        "expires_at": format_ms(linked.expires_at),
     }
 
 

@@ -8,7 +8,6 @@ wrong with the envelope refuses the batch, and nothing that arrives raises anyth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,8 +43,6 @@ MAX_BODY: Final = 4 * 1024 * 1024
 """Bytes of one request between banks."""
 MAX_MESSAGES: Final = 1000
 """Messages that one request may carry."""
-
-_dumps: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 # The kinds --------------------------------------------------------------------------------------------------------
@@ -129,7 +126,7 @@ def kind_of(message: Message) -> str:
 
 def encode_message(message: Message) -> bytes:
     """*message* as JSON."""
-    return _dumps(_TABLE[kind_of(message)].encode(message)).encode()
+    return strict_json.dumps(_TABLE[kind_of(message)].encode(message))
 
 
 def decode_message(kind: str, message: Any) -> Message | Refused:
@@ -217,7 +214,7 @@ def decode_batch(kind: str, body: bytes) -> Batch:
 def encode_answers(to: str, clock: int, answers: Iterable[Answer]) -> bytes:
     """A response's body, meant for bank *to* alone."""
     head = f'{{"protocol_version":{PROTOCOL_VERSION},"to":"{to}","clock":"{clock}","answers":'
-    return f"{head}{_dumps([_encode_answer(answer) for answer in answers])}}}".encode()
+    return b"%b%b}" % (head.encode(), strict_json.dumps([_encode_answer(answer) for answer in answers]))
 
 
 def decode_answers(own: str, kinds: Sequence[str], body: bytes) -> Answers:

@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from distribank.api.answers.words import Answer, Bank, Json, MaskedCpf, Money, Name, Number, Time
-from distribank.api.times import format_ms
 from distribank.core import ledger
 from distribank.core.clock import wall_of
 from distribank.core.documents import mask_cpf
 from distribank.core.ledger import AccountType, ApprovalRule, Hold
 from distribank.core.money import format_amount
+from distribank.moments import format_ms
 
 
 class Titular(Answer):

@@ -8,13 +8,13 @@ from typing import Literal
 from pydantic import Field
 
 from distribank.api.answers.words import Answer, Bank, Json, SignedMoney, Time
-from distribank.api.times import format_ms
 from distribank.core import snapshot
 from distribank.core.clock import wall_of
 from distribank.core.ledger import CASH, SUSPENSE, position_book
 from distribank.core.money import format_amount
 from distribank.core.protocol import Cut
 from distribank.core.snapshot import Doubt, Finding
+from distribank.moments import format_ms
 
 
 class SignedPart(Answer):

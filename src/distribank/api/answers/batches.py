@@ -8,11 +8,11 @@ from pydantic import ConfigDict, Field
 
 from distribank.api.answers.transfers import Reason, TransferStatus, reason, transfer
 from distribank.api.answers.words import Answer, Json, Time
-from distribank.api.times import format_ms
 from distribank.bank import BatchResult
 from distribank.core.holders import Holder
 from distribank.core.protocol import Transaction
 from distribank.core.refusals import Code, Refusal
+from distribank.moments import format_ms
 
 
 class BatchItem(Answer):

@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from distribank.api.answers.words import Answer, Bank, Json, Money, Number, Time
-from distribank.api.times import format_ms
 from distribank.bank import Linked, Shown
 from distribank.core import consents, protocol
 from distribank.core.money import format_amount
+from distribank.moments import format_ms
 
 
 class Consent(Answer):

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from distribank.api.answers.words import Answer, Json, MaskedCpf, Name, Time
-from distribank.api.times import format_ms
 from distribank.core.documents import mask_cpf
 from distribank.core.holders import Holder
+from distribank.moments import format_ms
 
 
 class Token(Answer):

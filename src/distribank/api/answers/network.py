@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from distribank.api.answers.words import Answer, Bank, Json, Time
-from distribank.api.times import format_ms
 from distribank.core.protocol import PROTOCOL_VERSION
+from distribank.moments import format_ms
 from distribank.ports import PeerView
 
 

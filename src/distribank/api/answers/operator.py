@@ -9,7 +9,6 @@ from pydantic import Field
 
 from distribank.api.answers.transfers import STATUS, TransferStatus, legs_of
 from distribank.api.answers.words import Answer, Bank, DirectionName, Json, Money, Number, Page, SignedMoney, Time
-from distribank.api.times import format_ms
 from distribank.bank import assigning, reading
 from distribank.core import heuristics
 from distribank.core import suspense as suspense_book
@@ -17,6 +16,7 @@ from distribank.core.clock import wall_of
 from distribank.core.ledger import CASH, SUSPENSE, Book, position_book
 from distribank.core.money import format_amount
 from distribank.core.protocol import IN_DOUBT, coordinator_of
+from distribank.moments import format_ms
 from distribank.ports import Recount
 
 

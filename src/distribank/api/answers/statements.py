@@ -8,11 +8,11 @@ from pydantic import Field
 
 from distribank.api.answers.transfers import Counterparty, counterparties, legs_of
 from distribank.api.answers.words import Answer, DirectionName, Json, Money, Time
-from distribank.api.times import format_ms
 from distribank.core import ledger
 from distribank.core.heuristics import transaction_of
 from distribank.core.money import format_amount
 from distribank.core.protocol import Transaction
+from distribank.moments import format_ms
 
 
 class Entry(Answer):

@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field
 
 from distribank.api.answers.transfers import STATUS, TransferStatus
 from distribank.api.answers.words import Answer, Bank, Json, Time
-from distribank.api.times import format_ms
 from distribank.bank import Reply
 from distribank.core import story
 from distribank.core.clock import wall_of
 from distribank.core.protocol import IN_DOUBT, Transaction
+from distribank.moments import format_ms
 
 
 class TraceLine(Answer):

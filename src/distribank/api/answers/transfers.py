@@ -8,13 +8,13 @@ from typing import Final, Literal, get_args
 from pydantic import Field
 
 from distribank.api.answers.words import Answer, Bank, DirectionName, Json, Money, Number, Time
-from distribank.api.times import format_ms
 from distribank.core import transfer as core_transfer
 from distribank.core.holders import Holder
 from distribank.core.money import format_amount
 from distribank.core.protocol import IN_DOUBT, Role, State, Transaction
 from distribank.core.refusals import Refusal, iso_reason
 from distribank.core.transfer import Direction
+from distribank.moments import format_ms
 
 TransferStatus = Literal["awaiting_approval", "pending", "committed", "completed", "aborted", "cancelled"]
 
