@@ -14,7 +14,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from distribank.api.edge import Edge
+from distribank.api.edge import EDGE, Edge
 from distribank.api.languages import wanted_by
 from distribank.api.network import not_ready
 from distribank.api.problems import Problem, nothing_there
@@ -56,6 +56,7 @@ class Boundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope[EDGE] = self._edge
         path: str = scope["path"]
         if not self._edge.bank.ready and not path.startswith(BEFORE_READINESS):
             await not_ready().response(path, wanted_by(scope))(scope, receive, send)

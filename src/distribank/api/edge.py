@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fastapi import Request
 from starlette.requests import HTTPConnection
 
+from distribank.api.headers import values
 from distribank.api.passwords import Passwords
 from distribank.api.problems import Problem
 from distribank.api.throttle import Throttle
@@ -24,6 +25,9 @@ from distribank.core.holders import Holder
 
 if TYPE_CHECKING:
     from distribank.bank import Bank
+
+EDGE: Final = "distribank.edge"
+"""Where in a request's scope stands the edge that it came to; ``Boundary`` puts it there."""
 
 IDENTITY: Final = "distribank.identity"
 """Where in a request's scope stands whom it speaks for."""
@@ -79,8 +83,7 @@ _WHOSE: Final = {Authority.HOLDER: "a holder", Authority.OPERATOR: "the operator
 
 def edge_of(connection: HTTPConnection) -> Edge:
     """The edge that this request came to."""
-    edge = connection.scope["app"].state.edge
-    assert isinstance(edge, Edge)
+    edge: Edge = connection.scope[EDGE]
     return edge
 
 
@@ -104,5 +107,6 @@ def identity_of(connection: HTTPConnection) -> Identity:
 
 def bearer_token(connection: HTTPConnection) -> str | None:
     """The token in the Authorization header, if there is one."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    given = values(connection, b"authorization")
+    scheme, _, token = given[0].partition(" ") if given else ("", "", "")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from distribank.api.problems import Problem
 
@@ -68,9 +69,15 @@ class Preference:
 NO_PREFERENCE: Final = Preference(DEFAULT_WAIT, None)
 
 
+def values(request: HTTPConnection, name: bytes) -> list[str]:
+    """What stands in each header *name* (small letters) of this request. Starlette's way decodes all others, too."""
+    raw: list[tuple[bytes, bytes]] = request.scope["headers"]
+    return [value.decode("latin-1") for header, value in raw if header == name]
+
+
 def idempotency_key(request: Request) -> str:
     """The key of this request, the same whether quoted or bare; raises a problem if it is no key."""
-    given = request.headers.getlist("idempotency-key")
+    given = values(request, b"idempotency-key")
     if not given or not given[0].strip():
         raise Problem("idempotency_key_required", "send an Idempotency-Key header: 1 to 255 visible characters")
     key = given[0].strip()
@@ -85,7 +92,7 @@ def idempotency_key(request: Request) -> str:
 
 def preference(request: Request) -> Preference:
     """How long this client wants to wait. What cannot be understood is ignored, as RFC 7240 asks."""
-    given = request.headers.getlist("prefer")
+    given = values(request, b"prefer")
     if not given:
         return NO_PREFERENCE
     preferences = [part.split(";")[0].strip() for part in ",".join(given).split(",")]

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distribank import strict_json
 from distribank.api.edge import edge_of
+from distribank.api.headers import values
 from distribank.api.problems import REFUSALS, Problem, on_refusal
 from distribank.api.tokens import Authority
 
@@ -187,10 +188,10 @@ def _check_media_type(request: Request, taken: tuple[str, ...]) -> None:
 
     So is a compressed one: nothing here unpacks, so that no small body becomes a large one.
     """
-    headers = request.headers
-    if "content-encoding" in headers and headers["content-encoding"].lower() not in ("identity", ""):
+    encodings, types = values(request, b"content-encoding"), values(request, b"content-type")
+    if encodings and encodings[0].lower() not in ("identity", ""):
         raise Problem("unsupported_media_type", "send the body as it is, without a Content-Encoding")
-    header = headers.get("content-type")
+    header = types[0] if types else ""
     if not header or header in taken:
         return
     message = Message()

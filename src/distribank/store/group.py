@@ -36,7 +36,6 @@ from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Record, Transaction
 from distribank.core.suspense import Assignment
-from distribank.core.values import replace
 from distribank.ports import Query, Recount, Row
 
 R = TypeVar("R")
@@ -246,8 +245,7 @@ class GroupCommit(ABC):
             raise self._lost()
         future: Future[None] = asyncio.get_running_loop().create_future()
         try:
-            for row in rows:
-                self._queue(row)
+            self._queue(rows)
         except BaseException as error:  # a unit queued in part must never be flushed, and cannot be taken back
             self._break(error)
             raise
@@ -301,21 +299,24 @@ class GroupCommit(ABC):
                 self._broken = DurabilityLost("this store has been closed")
                 self._fail_waiting()
 
-    def _queue(self, row: Row) -> None:
-        kind = type(row)
-        key_of = KEY_OF.get(kind)
-        if key_of is not None:
-            self._dirty.puts[kind][key_of(row)] = row
-        elif isinstance(row, Floor):
-            self._dirty.floor = max(self._dirty.floor, row.stamp)
-        elif isinstance(row, Reservation):
-            book = self._book(row.book)
-            self._dirty.puts[Book][row.book] = replace(book, reserved=book.reserved + row.amount)
-        else:
-            self._dirty.added[kind].append(row)
-            if isinstance(row, BookEntry):
+    def _queue(self, rows: Iterable[Row]) -> None:
+        puts, added = self._dirty.puts, self._dirty.added
+        for row in rows:
+            kind = type(row)
+            key_of = KEY_OF.get(kind)
+            if key_of is not None:
+                puts[kind][key_of(row)] = row
+            elif isinstance(row, BookEntry):
+                added[BookEntry].append(row)
                 book = self._book(row.book)
-                self._dirty.puts[Book][row.book] = replace(book, balance=book.balance + row.amount)
+                puts[Book][row.book] = Book(row.book, book.balance + row.amount, book.reserved)
+            elif isinstance(row, Reservation):
+                book = self._book(row.book)
+                puts[Book][row.book] = Book(row.book, book.balance, book.reserved + row.amount)
+            elif isinstance(row, Floor):
+                self._dirty.floor = max(self._dirty.floor, row.stamp)
+            else:
+                added[kind].append(row)
 
     def _book(self, name: str) -> Book:
         book: Book | None = self._look(Book, (name,))
