@@ -1,7 +1,8 @@
 """Messages from other banks: the protocol's, what they ask to see, and the outcomes that one's own inquiries bring.
 
-A request brings several messages. Each is decided on its own under its own locks; all of them share the wait for
-durability, and nothing is answered before that. Aborts alone wait for nothing: one that is lost is inquired about.
+A request brings several messages. Prepares, commits and aborts are decided one behind the other under the locks of all
+that they name; all of them share the wait for durability, and nothing is answered before that. Aborts alone wait for
+nothing: one that is lost is inquired about.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Queries
 
+Decisive = Prepare | Commit | Abort
+"""What only a transaction's coordinator may say."""
+
 
 class Participating:
     """The participant's side of one bank.
@@ -75,10 +79,14 @@ class Participating:
         self._rhythm.hear(clock)
         if any(isinstance(message, ShowLog) for message in messages):
             await self._store.flushed()  # once for all of them: with every one, a slow disk would look like no bank
-        if all(isinstance(message, Snapshot) for message in messages):  # each waits, and none of them decides anything
-            answers = await asyncio.gather(*(self._decide(sender, clock, message) for message in messages))
+        answers: list[Answer]
+        decisive = [message for message in messages if isinstance(message, Prepare | Commit | Abort)]
+        if len(decisive) == len(messages):
+            answers = await self._decide(sender, clock, decisive)
+        elif all(isinstance(message, Snapshot) for message in messages):  # each waits, and none of them decides
+            answers = await asyncio.gather(*(self._answer(sender, clock, message) for message in messages))
         else:
-            answers = [await self._decide(sender, clock, message) for message in messages]
+            answers = [await self._answer(sender, clock, message) for message in messages]
         if any(not isinstance(message, Abort) for message in messages):
             await self._store.flushed()
         return answers
@@ -115,59 +123,90 @@ class Participating:
         assert heuristic is not None, f"what was forced of {transaction} vanished"
         return heuristic
 
-    async def _decide(self, sender: str, clock: int, message: Message) -> Answer:
-        if isinstance(message, Inquire):
-            return await self._inquired(sender, message)
-        if isinstance(message, ShowLog):
-            return await self._showing.log(sender, message.transaction)
-        if isinstance(message, ShowAccounts):
-            return await self._showing.accounts(sender, message.holder_cpf)
-        if isinstance(message, Snapshot):
-            return await self._snapshots.answer(message)
-        if coordinator_of(message.transaction) != sender:
-            return self._refuse(message.transaction, "only the bank that coordinates a transaction may decide it")
-        if isinstance(message, Prepare):
-            return await self._prepare(clock, message)
-        if isinstance(message, Commit):
-            step = await self._resolve(message.transaction, Event.COMMIT, at=message.at, commit=message)
-        else:
-            step = await self._resolve(message.transaction, Event.ABORT, abort=message)
-        return step.answer or Acknowledged(already=True)
+    async def _decide(self, sender: str, clock: int, messages: Sequence[Decisive]) -> list[Answer]:
+        """Decide what a coordinator says. Check and hold are one moment, since all that is named is locked together.
 
-    async def _prepare(self, clock: int, prepare: Prepare) -> Answer:
-        """Vote. Every account that the legs name is locked and loaded together: check and hold are one moment."""
-        accounts = dict.fromkeys(leg.account for leg in prepare.legs)
+        One hold for the whole request costs a fraction of one for each message, and waits for no longer than they do.
+        """
+        mine = [message for message in messages if coordinator_of(message.transaction) == sender]
+        touched = [await self._touched(message) for message in mine]
+        decided: list[Answer | None] = []
+        async with self._rhythm.exclusive([name for names, _ in touched for name in names]):
+            for message, (_, accounts) in zip(mine, touched, strict=True):
+                if isinstance(message, Prepare):
+                    decided.append(await self._prepare(clock, message, accounts))
+                else:
+                    decided.append(await self._carry_out(message, accounts))
+        # None: it was prepared while this waited for its turn. Once more, now with the locks of its accounts.
+        again = [message for message, answer in zip(mine, decided, strict=True) if answer is None]
+        later = iter(await self._decide(sender, clock, again) if again else ())
+        answers = iter([next(later) if answer is None else answer for answer in decided])
+        if len(mine) == len(messages):
+            return list(answers)
+        return [
+            next(answers) if coordinator_of(message.transaction) == sender else self._not_yours(message.transaction)
+            for message in messages
+        ]
+
+    async def _touched(self, message: Decisive) -> tuple[list[str], list[str]]:
+        """The locks that deciding *message* needs, and the accounts that are among them."""
+        names = [transaction_lock(message.transaction)]
+        if isinstance(message, Prepare):
+            accounts = [leg.account for leg in message.legs]
+            if self._cap is not None:
+                names.append(f"book:{position_book(coordinator_of(message.transaction))}")
+        else:
+            accounts = _accounts_of(await self._store.get(Transaction, message.transaction))
+        return [*names, *account_locks(accounts)], accounts
+
+    async def _prepare(self, clock: int, prepare: Prepare, accounts: Sequence[str]) -> Answer:
+        """Vote. All that the prepare names is locked."""
         position = position_book(coordinator_of(prepare.transaction))
-        names = [transaction_lock(prepare.transaction), *account_locks(accounts)]
-        if self._cap is not None:
-            names.append(f"book:{position}")
-        async with self._rhythm.exclusive(names):
-            known = await self._store.get(Transaction, prepare.transaction)
-            ledger = await self._rhythm.ledger(accounts, prepare.transaction)
-            consents = await self._consents_on(prepare.legs)
-            book = await self._store.get(Book, position) or Book(position)
-            situation = Situation(
-                self._rhythm.code,
-                prepare.transaction,
-                known,
-                self._rhythm.now(),
-                ledger,
-                prepare=prepare,
-                sender_clock=clock,
-                consents=consents,
-                position=book,
-                cap=MAX_BALANCE if self._cap is None else self._cap,
-                reaches_back_to=self._store.reaches_back_to,
-            )
-            step = participant.step(Event.PREPARE, situation)
-            self._rhythm.persist(step, lazy=not step.forced)
+        situation = Situation(
+            self._rhythm.code,
+            prepare.transaction,
+            await self._store.get(Transaction, prepare.transaction),
+            self._rhythm.now(),
+            await self._rhythm.ledger(accounts, prepare.transaction),
+            prepare=prepare,
+            sender_clock=clock,
+            consents=await self._consents_on(prepare.legs),
+            position=await self._store.get(Book, position) or Book(position),
+            cap=MAX_BALANCE if self._cap is None else self._cap,
+            reaches_back_to=self._store.reaches_back_to,
+        )
+        step = participant.step(Event.PREPARE, situation)
+        self._rhythm.persist(step, lazy=not step.forced)
         if step.transaction is not None and step.transaction.state is State.PREPARED:
             self.watch(step.transaction)
         assert step.answer is not None, "a prepare is always answered"
         return step.answer
 
+    async def _carry_out(self, message: Commit | Abort, accounts: Sequence[str]) -> Answer | None:
+        """Post or release. *accounts* are locked; ``None`` if it was prepared since they were asked for."""
+        known = await self._store.get(Transaction, message.transaction)
+        if _accounts_of(known) != accounts:
+            return None
+        if isinstance(message, Commit):
+            step = await self._feed(known, message.transaction, Event.COMMIT, at=message.at, commit=message)
+        else:
+            step = await self._feed(known, message.transaction, Event.ABORT, abort=message)
+        return step.answer or Acknowledged(already=True)
+
     async def _resolve(
+        self, transaction: str, event: Event, *, at: int = 0, force: tuple[Verdict, str] | None = None
+    ) -> Step:
+        """Feed an outcome, or a guess, with everything that the transaction touches here locked."""
+        while True:
+            accounts = _accounts_of(await self._store.get(Transaction, transaction))
+            async with self._rhythm.exclusive([transaction_lock(transaction), *account_locks(accounts)]):
+                known = await self._store.get(Transaction, transaction)
+                if _accounts_of(known) == accounts:
+                    return await self._feed(known, transaction, event, at=at, force=force)
+
+    async def _feed(
         self,
+        known: Transaction | None,
         transaction: str,
         event: Event,
         *,
@@ -176,37 +215,42 @@ class Participating:
         abort: Abort | None = None,
         force: tuple[Verdict, str] | None = None,
     ) -> Step:
-        """Feed a decision or an outcome, with everything that the transaction touches here locked and loaded."""
-        while True:
-            accounts = _accounts_of(await self._store.get(Transaction, transaction))
-            async with self._rhythm.exclusive([transaction_lock(transaction), *account_locks(accounts)]):
-                known = await self._store.get(Transaction, transaction)
-                if _accounts_of(known) != accounts:
-                    continue  # it was prepared while this waited for its turn: look again, with its accounts
-                ledger = await self._rhythm.ledger(accounts, transaction)
-                consents, guess = await self._used_consents(known), await self._guess(known)
-                situation = Situation(
-                    self._rhythm.code,
-                    transaction,
-                    known,
-                    self._rhythm.now(),
-                    ledger,
-                    commit=commit,
-                    because=abort.because if abort else None,
-                    at=at,
-                    consents=consents,
-                    reaches_back_to=self._store.reaches_back_to,
-                    heuristic=guess,
-                    verdict=force[0] if force else None,
-                    reason=force[1] if force else "",
-                )
-                step = participant.step(event, situation)
-                if at and step.transaction is not None and step.transaction.commit_at == at:
-                    self._rhythm.merge_commit(at)
-                self._rhythm.persist(step, lazy=not step.forced)
-            if step.records and (step.transaction is None or step.transaction.state not in UNFINISHED):
-                self.settled(transaction)
-            return step
+        """Feed a decision, an outcome or a guess to the machine, under the locks of all that *transaction* touches."""
+        situation = Situation(
+            self._rhythm.code,
+            transaction,
+            known,
+            self._rhythm.now(),
+            await self._rhythm.ledger(_accounts_of(known), transaction),
+            commit=commit,
+            because=abort.because if abort else None,
+            at=at,
+            consents=await self._used_consents(known),
+            reaches_back_to=self._store.reaches_back_to,
+            heuristic=await self._guess(known),
+            verdict=force[0] if force else None,
+            reason=force[1] if force else "",
+        )
+        step = participant.step(event, situation)
+        if at and step.transaction is not None and step.transaction.commit_at == at:
+            self._rhythm.merge_commit(at)
+        self._rhythm.persist(step, lazy=not step.forced)
+        if step.records and (step.transaction is None or step.transaction.state not in UNFINISHED):
+            self.settled(transaction)
+        return step
+
+    async def _answer(self, sender: str, clock: int, message: Message) -> Answer:
+        """Answer one message of any kind."""
+        if isinstance(message, Inquire):
+            return await self._inquired(sender, message)
+        if isinstance(message, ShowLog):
+            return await self._showing.log(sender, message.transaction)
+        if isinstance(message, ShowAccounts):
+            return await self._showing.accounts(sender, message.holder_cpf)
+        if isinstance(message, Snapshot):
+            return await self._snapshots.answer(message)
+        (answer,) = await self._decide(sender, clock, [message])
+        return answer
 
     async def _inquired(self, sender: str, inquiry: Inquire) -> Answer:
         """Somebody in doubt asks: as this transaction's coordinator, or as one of its participants."""
@@ -228,6 +272,9 @@ class Participating:
             self._rhythm.persist(step, lazy=not step.forced)
         assert step.answer is not None, "an inquiry is always answered"
         return step.answer
+
+    def _not_yours(self, transaction: str) -> Refused:
+        return self._refuse(transaction, "only the bank that coordinates a transaction may decide it")
 
     def _refuse(self, transaction: str, detail: str) -> Refused:
         self._rhythm.alarm(detail, transaction)
