@@ -129,8 +129,8 @@ def unsafe_unforced_decision(patch: pytest.MonkeyPatch) -> None:
         finally:
             self._store = store
 
-    really = Coordinating._feed
-    patch.setattr(Coordinating, "_feed", feed)
+    really = Coordinating._decide
+    patch.setattr(Coordinating, "_decide", feed)
 
 
 class _Hasty:

@@ -69,7 +69,7 @@ MUTANTS: dict[str, tuple[Any, str, str, str]] = {
     ),
     "a decision is told before it is durable": (
         coordinating.Coordinating,
-        "_feed",
+        "_decide",
         "await self._store.flushed()",
         "pass",
     ),

@@ -223,7 +223,7 @@ class Recovery:
     async def _tell_again(self, transaction: str, bank: str, commit: Message) -> None:
         answer = await self._ask(transaction, bank, commit)
         if answer is not None:
-            await self._bank.coordinating.commit_answered(transaction, bank, answer)
+            await self._bank.coordinating.commit_answered(transaction, [(bank, answer)])
 
     async def _ask_after_restore(self, known: Transaction) -> bool:
         """The votes are lost with the earlier database: one participant that knows the outcome settles it."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import Future
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
 from distribank.bank.tasks import Tasks
@@ -26,6 +27,7 @@ from distribank.core.protocol import (
     Message,
     No,
     Outcome,
+    Record,
     Refused,
     State,
     Step,
@@ -38,16 +40,69 @@ from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import legs_at
 from distribank.ports import Peers
 
+ACKNOWLEDGEMENT_WAIT: Final = 1.0
+"""Seconds that the holder's answer waits beyond the decision, so that normally *done* means *they have it*."""
 
-@dataclass(slots=True)
+Heard = tuple[str, Future[Answer]]
+"""A bank, and its answer or that there is none."""
+
+
+@dataclass(slots=True, eq=False)
 class Drive:
-    """One transaction while its task runs. The votes so far are only here: without a decision they mean nothing."""
+    """One transaction while its task runs. The votes so far are only here: without a decision they mean nothing.
+
+    *decided* is done with its decision, *answerable* once its holder is to be answered, *finished* with its end.
+    """
 
     transaction: Transaction
     prepares: tuple[tuple[str, Message], ...]
     deadline: float
     decided: Future[None]
+    answerable: Future[None]
     finished: Future[None]
+    heard: list[Heard] = field(default_factory=list)
+    """What has been answered and not been looked at yet."""
+    ripe: Future[None] | None = None
+    """Where the task waits for more of it."""
+
+    def hear(self, bank: str, answer: Future[Answer]) -> None:
+        """*bank* has answered what it was asked last. Retrieving a failure keeps a late one from being reported."""
+        if not answer.cancelled():
+            answer.exception()
+        self.heard.append((bank, answer))
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the task look at what has been heard, and at the time."""
+        if self.ripe is not None and not self.ripe.done():
+            self.ripe.set_result(None)
+
+
+class Patience:
+    """Waits of many drives that are equally long, on one timer: they run out in the order in which they began."""
+
+    def __init__(self, seconds: float, run_out: Callable[[Drive], None]) -> None:
+        self._seconds = seconds
+        self._run_out = run_out
+        self._waiting: dict[Drive, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, drive: Drive, now: float) -> None:
+        """From *now*, in the loop's time, *drive* is waited for."""
+        until = self._waiting[drive] = now + self._seconds
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(until, self._ring)
+
+    def end(self, drive: Drive) -> None:
+        """*drive* need not be waited for any more."""
+        self._waiting.pop(drive, None)
+
+    def _ring(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (drive := next(iter(self._waiting), None)) is not None and self._waiting[drive] <= loop.time():
+            del self._waiting[drive]
+            self._run_out(drive)
+        self._timer = None if drive is None else loop.call_at(self._waiting[drive], self._ring)
 
 
 class Coordinating:
@@ -60,6 +115,8 @@ class Coordinating:
         self._tasks = tasks
         self._vote_deadline = vote_deadline
         self._live: dict[str, Drive] = {}
+        self._voting = Patience(vote_deadline, Drive.wake)
+        self._acknowledging = Patience(ACKNOWLEDGEMENT_WAIT, _answer_now)
         self.hand_over: Callable[[Transaction], None] = lambda _transaction: None
         """Called with what a drive leaves unfinished; set by recovery."""
 
@@ -81,10 +138,10 @@ class Coordinating:
     def drive(self, known: Transaction, step: Step) -> Drive:
         """Drive what has just begun with *step*, queued and not yet said; called in the moment of deciding."""
         loop = asyncio.get_running_loop()
-        drive = Drive(
-            known, step.messages, loop.time() + self._vote_deadline, loop.create_future(), loop.create_future()
-        )
+        now, future = loop.time(), loop.create_future
+        drive = Drive(known, step.messages, now + self._vote_deadline, future(), future(), future())
         self._live[known.id] = drive
+        self._voting.begin(drive, now)
         self._tasks.start(self._run(drive), f"drive {known.id}")
         return drive
 
@@ -98,94 +155,112 @@ class Coordinating:
             _fail(drive, lost)
         finally:
             _fail(drive, OutcomeUnknown(drive.transaction.id))
+            self._voting.end(drive)
+            self._acknowledging.end(drive)
             del self._live[drive.transaction.id]
             if drive.transaction.state in (State.COMMITTING, State.PREPARING):
                 self.hand_over(drive.transaction)
 
     async def _collect_votes(self, drive: Drive) -> Step:
-        """Ask every participant and feed what they answer to the machine until it decides."""
-        started = time.perf_counter()
-        inbox: asyncio.Queue[tuple[str, Future[Answer] | None]] = asyncio.Queue()
-        for bank, message in drive.prepares:
-            answer = self._peers.ask(bank, message, drive.deadline)
-            answer.add_done_callback(partial(_deliver, inbox, bank))
-        deadline = asyncio.get_running_loop().call_at(drive.deadline, inbox.put_nowait, ("", None))
-        try:
-            while True:
-                bank, said = await inbox.get()
-                vote = _as_vote(bank, said)
-                if vote is None:
-                    step = await self._feed(drive, Event.DEADLINE, None, bank)
-                else:
-                    step = await self._feed(drive, Event.YES if isinstance(vote.answer, Yes) else Event.NO, vote)
-                if drive.transaction.state is not State.PREPARING:
-                    self._rhythm.metrics.voted.observe(time.perf_counter() - started)
-                    return step
-        finally:
-            deadline.cancel()
+        """Ask every participant; once all have said yes, or one has not, let the machine decide.
 
-    async def _feed(self, drive: Drive, event: Event, vote: Vote | None, bank: str = "") -> Step:
-        """One vote, or the deadline (of *bank* alone, if named), meets the machine; a decision is durable after it."""
-        known = drive.transaction
-        order = known.order
+        A yes before the last decides nothing: over eight banks this makes one moment of deciding instead of seven.
+        """
+        started = time.perf_counter()
+        for bank, message in drive.prepares:
+            self._peers.ask(bank, message, drive.deadline).add_done_callback(partial(drive.hear, bank))
+        heard: list[tuple[Event, Vote | None, str]] = []
+        while True:
+            for bank, answer in await _heard_by(drive):
+                vote = _as_vote(bank, answer)
+                if vote is None:
+                    heard.append((Event.DEADLINE, None, bank))
+                else:
+                    heard.append((Event.YES if isinstance(vote.answer, Yes) else Event.NO, vote, bank))
+            if asyncio.get_running_loop().time() >= drive.deadline and len(heard) < len(drive.prepares):
+                heard.append((Event.DEADLINE, None, ""))
+            if len(heard) >= len(drive.prepares) or any(event is not Event.YES for event, _, _ in heard):
+                step = await self._decide(drive, heard)
+                self._rhythm.metrics.voted.observe(time.perf_counter() - started)
+                return step
+
+    async def _decide(self, drive: Drive, heard: Sequence[tuple[Event, Vote | None, str]]) -> Step:
+        """Feed votes, or the deadline (of one bank, if it is named), in their order; the decision is then durable."""
+        known, order = drive.transaction, drive.transaction.order
         assert order is not None
         accounts = [leg.account for leg in legs_at(self._rhythm.code, order.legs)]
         async with self._rhythm.exclusive([transaction_lock(known.id), *account_locks(accounts)]):
             ledger = await self._rhythm.ledger(accounts, known.id)
-            state = coordinator.state_of(known, known.id, self._store.incarnation)
-            step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote, bank))
-            assert step.transaction is not None
-            if step.transaction.commit_at is not None:
-                self._rhythm.merge_commit(step.transaction.commit_at)
+            for event, vote, bank in heard:
+                state = coordinator.state_of(known, known.id, self._store.incarnation)
+                step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote, bank))
+                assert step.transaction is not None
+                known = step.transaction
+                if known.state is not State.PREPARING:
+                    break
+            assert known.state is not State.PREPARING, f"{known.id} is not decided by {heard}"
+            if known.commit_at is not None:
+                self._rhythm.merge_commit(known.commit_at)
             self._rhythm.persist(step)
-            drive.transaction = step.transaction
-        if step.transaction.state is not State.PREPARING:
-            await self._store.flushed()
-            self.count(step.transaction)
+            drive.transaction = known
+        await self._store.flushed()
+        self.count(known)
         return step
 
     async def _announce(self, drive: Drive, step: Step) -> None:
-        """Say what is now true: to the holder who waits, and to the participants."""
-        drive.decided.set_result(None)
-        answers = {bank: self._peers.ask(bank, message) for bank, message in step.messages}
-        if drive.transaction.state is not State.COMMITTING:
-            drive.finished.set_result(None)
-        started = time.perf_counter()
-        for bank, answer in answers.items():
-            drive.transaction = await self._hear_answer(drive.transaction, bank, answer)
-        if not drive.finished.done():
-            drive.finished.set_result(None)
-        if drive.transaction.commit_at is not None:
-            self._rhythm.metrics.acknowledged.observe(time.perf_counter() - started)
+        """Say what is now true: to the holder who waits, and to the participants; note who has acknowledged it.
 
-    async def _hear_answer(self, known: Transaction, bank: str, answer: Future[Answer]) -> Transaction:
-        """The transaction after *bank* has answered its commit or abort, or has not."""
-        try:
-            said = await answer
-        except Unreachable:
-            return known
-        return await self.commit_answered(known.id, bank, said) if known.state is State.COMMITTING else known
+        What has been acknowledged is noted once all have, or once the holder is answered without those who have not.
+        """
+        drive.decided.set_result(None)
+        drive.heard.clear()  # a vote behind the decision: who cast it is told like all the others
+        asked = [(bank, self._peers.ask(bank, message)) for bank, message in step.messages]
+        if drive.transaction.state is not State.COMMITTING:
+            _finish(drive)
+            for _, answer in asked:
+                answer.add_done_callback(_forget)
+            return
+        started = time.perf_counter()
+        self._acknowledging.begin(drive, asyncio.get_running_loop().time())
+        for bank, answer in asked:
+            answer.add_done_callback(partial(drive.hear, bank))
+        left, acknowledgements = len(asked), []
+        while left:
+            for bank, answer in await _heard_by(drive):
+                left -= 1
+                if not isinstance(answer.exception(), Unreachable):
+                    acknowledgements.append((bank, answer.result()))
+            if acknowledgements and (not left or drive.answerable.done()):
+                drive.transaction = await self.commit_answered(drive.transaction.id, acknowledgements)
+                acknowledgements = []
+        _finish(drive)
+        self._rhythm.metrics.acknowledged.observe(time.perf_counter() - started)
 
     # Events that recovery feeds, too
 
-    async def commit_answered(self, transaction: str, bank: str, answer: Answer) -> Transaction:
-        """*bank* answered a commit: an acknowledgement is noted (lazily: at worst the commit is sent again)."""
-        event = None
-        if isinstance(answer, Acknowledged):
-            event = Event.ACKNOWLEDGE
-        elif isinstance(answer, Refused) and answer.code is Violation.UNKNOWN_TRANSACTION:
-            event = Event.MISSING
+    async def commit_answered(self, transaction: str, answers: Sequence[tuple[str, Answer]]) -> Transaction:
+        """Banks answered a commit: what they acknowledge is noted (lazily: at worst the commit is sent again)."""
         async with self._rhythm.exclusive([transaction_lock(transaction)]):
             known = await self._store.get(Transaction, transaction)
             assert known is not None, f"{transaction} was committed and is not in the store"
-            if event is None:
-                self._rhythm.alarm(f"{bank} answered a commit with {answer}", transaction)
-                return known
-            state = coordinator.state_of(known, transaction, self._store.incarnation)
-            step = coordinator.step(state, event, Situation(known, self._rhythm.now(), bank=bank))
-            self._rhythm.persist(step, lazy=True)
-            assert step.transaction is not None
-            return step.transaction
+            records: list[Record] = []
+            for bank, answer in answers:
+                if isinstance(answer, Acknowledged):
+                    event = Event.ACKNOWLEDGE
+                elif isinstance(answer, Refused) and answer.code is Violation.UNKNOWN_TRANSACTION:
+                    event = Event.MISSING
+                else:
+                    self._rhythm.alarm(f"{bank} answered a commit with {answer}", transaction)
+                    continue
+                state = coordinator.state_of(known, transaction, self._store.incarnation)
+                step = coordinator.step(state, event, Situation(known, self._rhythm.now(), bank=bank))
+                if step.alarm is not None:
+                    self._rhythm.alarm(step.alarm, transaction)
+                assert step.transaction is not None
+                known = step.transaction
+                records += step.records
+            self._rhythm.persist(Step(known, tuple(records), (known,)), lazy=True)
+        return known
 
     async def restart(self, transaction: str) -> Step:
         """Feed the restart event to what the log says is unfinished; what it sends is the caller's to send."""
@@ -232,17 +307,37 @@ class Coordinating:
         (metrics.aborted if known.state is State.ABORTED else metrics.committed).inc()
 
 
-def _deliver(inbox: asyncio.Queue[tuple[str, Future[Answer] | None]], bank: str, answer: Future[Answer]) -> None:
-    """Put an answer where the drive waits. Retrieving a failure here keeps a late one from being reported as lost."""
+async def _heard_by(drive: Drive) -> list[Heard]:
+    """What *drive* has heard since this was asked last; waits for it, or until somebody wakes the drive."""
+    if not drive.heard:
+        drive.ripe = asyncio.get_running_loop().create_future()
+        await drive.ripe
+    heard, drive.heard = drive.heard, []
+    return heard
+
+
+def _answer_now(drive: Drive) -> None:
+    """The holder is answered, whoever has yet to acknowledge."""
+    if not drive.answerable.done():
+        drive.answerable.set_result(None)
+        drive.wake()
+
+
+def _finish(drive: Drive) -> None:
+    """Nothing more is done here for this transaction."""
+    if not drive.answerable.done():
+        drive.answerable.set_result(None)
+    drive.finished.set_result(None)
+
+
+def _forget(answer: Future[Answer]) -> None:
+    """An abort is sent once and never awaited; that nobody heard it is no error to report."""
     if not answer.cancelled():
         answer.exception()
-    inbox.put_nowait((bank, answer))
 
 
-def _as_vote(bank: str, answer: Future[Answer] | None) -> Vote | None:
-    """What *bank* voted; ``None`` if it, or anybody, did not answer in time. What is no vote counts as a no."""
-    if answer is None:
-        return None
+def _as_vote(bank: str, answer: Future[Answer]) -> Vote | None:
+    """What *bank* voted; ``None`` if it did not answer in time. What is no vote counts as a no."""
     try:
         said = answer.result()
     except Unreachable:
@@ -257,7 +352,7 @@ def _as_vote(bank: str, answer: Future[Answer] | None) -> Vote | None:
 
 def _fail(drive: Drive, breakage: Breakage) -> None:
     """Whoever still waits for this drive hears that its end is not known."""
-    for future in (drive.decided, drive.finished):
+    for future in (drive.decided, drive.answerable, drive.finished):
         if not future.done():
             future.set_exception(breakage)
             future.exception()

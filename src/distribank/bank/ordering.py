@@ -30,9 +30,6 @@ from distribank.ports import Peers, PeerStatus
 MAX_UNDER_WAY: Final = 10_000
 """Transfers that this bank drives at a time before it takes no more: memory stays bounded."""
 
-ACKNOWLEDGEMENT_WAIT: Final = 1.0
-"""Seconds that the holder's answer waits beyond the decision, so that normally *done* means *they have it*."""
-
 
 @dataclass(frozen=True, slots=True)
 class TransferResult:
@@ -206,10 +203,12 @@ class Ordering:
 
     async def _answerable(self, drive: Drive, wait: float) -> bool:
         """Wait for the decision, and a little for the acknowledgements; whether there is a decision."""
-        if not await _done_within(drive.decided, wait):
+        await _done_within(drive.answerable, wait)
+        if not drive.decided.done():
             return False
         drive.decided.result()
-        await _done_within(drive.finished, ACKNOWLEDGEMENT_WAIT)
+        if not drive.answerable.done():  # decided in the last moment of that wait
+            await asyncio.shield(drive.answerable)
         return True
 
     async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:

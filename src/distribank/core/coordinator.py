@@ -155,9 +155,12 @@ def prepare_for(transaction: Transaction, bank: str) -> Prepare:
     assert order is not None
     legs = legs_at(bank, order.legs)
     # Names that votes brought since would change the digest, and a retry would look like a forgery.
+    own = transaction.coordinator
     parties = tuple(
-        p if p.name_masked is None or p.bank == transaction.coordinator else replace(p, name_masked=None)
-        for p in transaction.counterparties
+        [
+            p if p.name_masked is None or p.bank == own else replace(p, name_masked=None)
+            for p in transaction.counterparties
+        ]
     )
     return Prepare(
         transaction.id,
@@ -210,7 +213,7 @@ def _count_yes(situation: Situation) -> Step:
     if too_far_ahead(vote.answer.prepared_at, situation.now.wall_ms):
         because = Refusal(Code.BANK_REFUSED, "this bank's clock is too far ahead to be believed", vote.bank)
         return _abort(known, because, situation)
-    votes = tuple(cast if v.bank == vote.bank else v for v in known.votes)
+    votes = tuple([cast if v.bank == vote.bank else v for v in known.votes])
     known = replace(known, votes=votes, counterparties=_with_names(known.counterparties, vote))
     if not all(v.yes for v in votes):
         return Step(known)
@@ -307,8 +310,8 @@ def _acknowledged(situation: Situation) -> Step:
         return _stranger(situation, situation.bank)
     if situation.bank not in unacknowledged(known):
         return Step(known)
-    votes = tuple(replace(v, acknowledged_at=now.wall_ms) if v.bank == situation.bank else v for v in known.votes)
-    if any(v.acknowledged_at is None for v in votes):
+    votes = tuple([replace(v, acknowledged_at=now.wall_ms) if v.bank == situation.bank else v for v in known.votes])
+    if None in [v.acknowledged_at for v in votes]:
         known = replace(known, votes=votes)
         return Step(known, (), (known,))
     ended = replace(known, votes=votes, state=State.ENDED, completed_at=now.wall_ms)
@@ -433,7 +436,7 @@ def _with_names(parties: tuple[Counterparty, ...], vote: Vote) -> tuple[Counterp
     """*parties* with what a yes tells of the legs at its own bank, and of no other's."""
     assert isinstance(vote.answer, Yes)
     told = {name.leg: name.name_masked for name in vote.answer.names}
-    return tuple(replace(p, name_masked=told.get(p.leg)) if p.bank == vote.bank else p for p in parties)
+    return tuple([replace(p, name_masked=told.get(p.leg)) if p.bank == vote.bank else p for p in parties])
 
 
 def _check_positions(flows: Mapping[str, int], positions: Mapping[str, Book], cap: int) -> Refusal | None:

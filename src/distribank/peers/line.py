@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from distribank.breakages import Unreachable
@@ -32,24 +33,16 @@ class Item:
     text: bytes
     until: float | None
     future: asyncio.Future[Answer]
-    expiry: asyncio.TimerHandle | None = None
 
     def resolve(self, answer: Answer) -> None:
-        self._stop_clock()
         if not self.future.done():
             self.future.set_result(answer)
 
     def fail(self, bank: str, why: str) -> None:
         """Raise ``Unreachable`` where the answer is awaited. An abort's is not, and that is no error to log."""
-        self._stop_clock()
         if not self.future.done():
             self.future.set_exception(Unreachable(bank, why))
             self.future.exception()
-
-    def _stop_clock(self) -> None:
-        if self.expiry is not None:
-            self.expiry.cancel()
-            self.expiry = None
 
 
 class Line:
@@ -62,14 +55,16 @@ class Line:
         self._waiting: deque[Item] = deque()
         self._stirred = asyncio.Event()
         self._failures = 0
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expires = inf
 
     def add(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         """Queue *item*; refuse it at once if too many wait."""
         if len(self._waiting) >= MAX_WAITING:
             item.fail(self.bank, f"{MAX_WAITING} messages are waiting for it already")
             return
-        if item.until is not None:
-            item.expiry = loop.call_at(item.until, item.fail, self.bank, "no answer before the deadline")
+        if item.until is not None and item.until < self._expires:
+            self._expire_at(item.until, loop)
         self._waiting.append(item)
         if not self._failures:
             self._stirred.set()
@@ -117,8 +112,29 @@ class Line:
         if self._waiting:
             self._stirred.set()
 
+    def _expire_at(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Look then for what has run out of time. One timer for all: most have their answer long before."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expires, self._expiry = when, loop.call_at(when, self._expire, when, loop)
+
+    def _expire(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._expires, self._expiry = inf, None
+        left = inf
+        for item in (*self.under_way, *self._waiting):
+            if item.until is None or item.future.done():
+                continue
+            if item.until <= now:
+                item.fail(self.bank, "no answer before the deadline")
+            else:
+                left = min(left, item.until)
+        if left < inf:
+            self._expire_at(left, loop)
+
     def close(self, why: str) -> None:
         """Nobody will pump any more: whoever still waits hears so."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         for item in (*self.under_way, *self._waiting):
             item.fail(self.bank, why)
         self.under_way = []

@@ -13,7 +13,7 @@ from random import Random
 from typing import Final
 
 from distribank import recovery
-from distribank.bank import auditing, ordering, snapshots
+from distribank.bank import auditing, coordinating, snapshots
 from distribank.peers import line
 from distribank.store import group
 
@@ -90,7 +90,7 @@ DRAWN: Final = (
     (snapshots, "LOOK_S", (0.02, 0.1)),
     (auditing, "ANSWER_S", (0.3, 1.0, 2.0)),
     (auditing, "BOOKS_S", (0.3, 5.0)),
-    (ordering, "ACKNOWLEDGEMENT_WAIT", (0.0, 0.2, 1.0)),
+    (coordinating, "ACKNOWLEDGEMENT_WAIT", (0.0, 0.2, 1.0)),
     (line, "BACK_OFF_S", ((0.1, 0.2, 0.4), (0.01, 0.02, 0.04), (0.5, 1.0, 2.0))),
     (group, "LAZY_SECONDS", (0.02, 0.3, 1.0)),
 )
