@@ -133,10 +133,7 @@ class Recovery:
 
     async def _presume_abort(self, known: Transaction) -> None:
         """Nobody drives it and nothing is decided: it is aborted, and everyone is told."""
-        step = await self._bank.coordinating.restart(known.id)
-        for bank, message in step.messages:
-            # Once, and never awaited: a participant that does not hear it will inquire.
-            self._bank.peers.ask(bank, message).add_done_callback(_forget)
+        self._bank.coordinating.tell_once(await self._bank.coordinating.restart(known.id))
 
     async def _pause(self) -> None:
         try:
@@ -260,11 +257,6 @@ class Recovery:
         protocol_before, keys_before = now - self._retention_days * DAY_MS, now - KEY_DAYS * DAY_MS
         while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
             log.info("%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE)
-
-
-def _forget(answer: asyncio.Future[Answer]) -> None:
-    if not answer.cancelled():
-        answer.exception()
 
 
 def _in_words(answer: Answer) -> str:

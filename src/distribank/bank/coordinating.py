@@ -214,17 +214,15 @@ class Coordinating:
         """
         drive.decided.set_result(None)
         drive.heard.clear()  # a vote behind the decision: who cast it is told like all the others
-        asked = [(bank, self._peers.ask(bank, message)) for bank, message in step.messages]
         if drive.transaction.state is not State.COMMITTING:
+            self.tell_once(step)
             _finish(drive)
-            for _, answer in asked:
-                answer.add_done_callback(_forget)
             return
         started = time.perf_counter()
         self._acknowledging.begin(drive, asyncio.get_running_loop().time())
-        for bank, answer in asked:
-            answer.add_done_callback(partial(drive.hear, bank))
-        left, acknowledgements = len(asked), []
+        for bank, message in step.messages:
+            self._peers.ask(bank, message).add_done_callback(partial(drive.hear, bank))
+        left, acknowledgements = len(step.messages), []
         while left:
             for bank, answer in await _heard_by(drive):
                 left -= 1
@@ -238,10 +236,15 @@ class Coordinating:
 
     # Events that recovery feeds, too
 
+    def tell_once(self, step: Step) -> None:
+        """Send an abort to whom it concerns, and wait for nobody: a participant that does not hear it will inquire."""
+        for bank, message in step.messages:
+            self._peers.ask(bank, message).add_done_callback(_forget)
+
     async def commit_answered(self, transaction: str, answers: Sequence[tuple[str, Answer]]) -> Transaction:
         """Banks answered a commit: what they acknowledge is noted (lazily: at worst the commit is sent again)."""
         async with self._rhythm.exclusive([transaction_lock(transaction)]):
-            known = await self._store.get(Transaction, transaction)
+            before = known = await self._store.get(Transaction, transaction)
             assert known is not None, f"{transaction} was committed and is not in the store"
             records: list[Record] = []
             for bank, answer in answers:
@@ -259,7 +262,8 @@ class Coordinating:
                 assert step.transaction is not None
                 known = step.transaction
                 records += step.records
-            self._rhythm.persist(Step(known, tuple(records), (known,)), lazy=True)
+            if known is not before:
+                self._rhythm.persist(Step(known, tuple(records), (known,)), lazy=True)
         return known
 
     async def restart(self, transaction: str) -> Step:
@@ -331,7 +335,7 @@ def _finish(drive: Drive) -> None:
 
 
 def _forget(answer: Future[Answer]) -> None:
-    """An abort is sent once and never awaited; that nobody heard it is no error to report."""
+    """Nobody waits for this answer; that there is none is no error to report."""
     if not answer.cancelled():
         answer.exception()
 
