@@ -128,28 +128,27 @@ class Participating:
 
         One hold for the whole request costs a fraction of one for each message, and waits for no longer than they do.
         """
-        mine = [message for message in messages if coordinator_of(message.transaction) == sender]
-        touched = [await self._touched(message) for message in mine]
-        decided: list[Answer | None] = []
+        touched = [await self._touched(sender, message) for message in messages]
+        answers: list[Answer | None] = []
         async with self._rhythm.exclusive([name for names, _ in touched for name in names]):
-            for message, (_, accounts) in zip(mine, touched, strict=True):
-                if isinstance(message, Prepare):
-                    decided.append(await self._prepare(clock, message, accounts))
+            for message, (names, accounts) in zip(messages, touched, strict=True):
+                if not names:
+                    answers.append(
+                        self._refuse(message.transaction, "only the bank that coordinates a transaction may decide it")
+                    )
+                elif isinstance(message, Prepare):
+                    answers.append(await self._prepare(clock, message, accounts))
                 else:
-                    decided.append(await self._carry_out(message, accounts))
+                    answers.append(await self._carry_out(message, accounts))
         # None: it was prepared while this waited for its turn. Once more, now with the locks of its accounts.
-        again = [message for message, answer in zip(mine, decided, strict=True) if answer is None]
+        again = [message for message, answer in zip(messages, answers, strict=True) if answer is None]
         later = iter(await self._decide(sender, clock, again) if again else ())
-        answers = iter([next(later) if answer is None else answer for answer in decided])
-        if len(mine) == len(messages):
-            return list(answers)
-        return [
-            next(answers) if coordinator_of(message.transaction) == sender else self._not_yours(message.transaction)
-            for message in messages
-        ]
+        return [next(later) if answer is None else answer for answer in answers]
 
-    async def _touched(self, message: Decisive) -> tuple[list[str], list[str]]:
-        """The locks that deciding *message* needs, and the accounts that are among them."""
+    async def _touched(self, sender: str, message: Decisive) -> tuple[list[str], list[str]]:
+        """The locks that deciding *message* needs, and the accounts that are among them; none if *sender* may not."""
+        if coordinator_of(message.transaction) != sender:
+            return [], []
         names = [transaction_lock(message.transaction)]
         if isinstance(message, Prepare):
             accounts = [leg.account for leg in message.legs]
@@ -272,9 +271,6 @@ class Participating:
             self._rhythm.persist(step, lazy=not step.forced)
         assert step.answer is not None, "an inquiry is always answered"
         return step.answer
-
-    def _not_yours(self, transaction: str) -> Refused:
-        return self._refuse(transaction, "only the bank that coordinates a transaction may decide it")
 
     def _refuse(self, transaction: str, detail: str) -> Refused:
         self._rhythm.alarm(detail, transaction)
