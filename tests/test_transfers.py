@@ -11,7 +11,7 @@ from distribank.breakages import KeyInProgress, KeyReused
 from distribank.core.clock import wall_of
 from distribank.core.consents import Consent
 from distribank.core.ledger import Account, AccountType, EntryKind, Hold
-from distribank.core.protocol import Commit, Inquire, Message, Prepare, State
+from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from tests.weather import Gate, in_state, losing, prepared
@@ -77,6 +77,40 @@ async def test_every_participant_gets_one_prepare_and_one_commit() -> None:
         done = await net.transfer(A, (A, a, -30), (B, b, 5), (B, b, 5), (C, c, 10), (D, d, 10))
         assert done.transaction.state is State.ENDED
         assert net.sent == {"Prepare": 3, "Commit": 3}
+
+
+async def test_a_holder_hears_who_has_acknowledged_although_one_bank_has_not() -> None:
+    async with world(3) as net:
+        a, b, c = [await net.account(code, 100) for code in (A, B, C)]
+        open_again = asyncio.Event()
+
+        async def slow(_sender: str, to: str, message: Message) -> str:
+            if to == B and isinstance(message, Commit):
+                await open_again.wait()
+            return ""
+
+        net.weather = slow
+        done = (await net.transfer(A, (A, a, -20), (B, b, 10), (C, c, 10))).transaction
+        assert done.state is State.COMMITTING
+        assert {vote.bank for vote in done.votes if vote.acknowledged_at is not None} == {C}
+        open_again.set()
+        await net.settle(done.id)
+        assert await net.check_books() == 300
+
+
+async def test_acknowledgements_that_come_together_are_noted_in_one_write() -> None:
+    async with world(4) as net:
+        a, b, c, d = [await net.account(code, 100) for code in (A, B, C, D)]
+        written: list[State] = []
+        store, really = net.stores[A], net.stores[A].write
+
+        def write(rows: Any, *, lazy: bool = False) -> asyncio.Future[None]:
+            written.extend(row.state for row in rows if isinstance(row, Transaction))
+            return really(rows, lazy=lazy)
+
+        store.write = write  # type: ignore[method-assign]
+        await net.transfer(A, (A, a, -30), (B, b, 10), (C, c, 10), (D, d, 10))
+        assert written == [State.PREPARING, State.COMMITTING, State.ENDED]
 
 
 async def test_two_hundred_transfers_both_ways_between_two_accounts_all_succeed() -> None:
