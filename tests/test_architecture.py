@@ -28,9 +28,9 @@ INWARD: dict[str, set[str]] = {
     "strict_json": set(),
     "core": {"core"},
     "ports": {"core"},
-    "bank": {"bank", "core", "ports", "locks", "breakages"},
+    "bank": {"bank", "core", "ports", "breakages"},
     "recovery": {"bank", "core", "ports", "locks", "breakages"},
-    "store": {"store", "core", "ports", "breakages"},
+    "store": {"store", "core", "ports", "breakages", "locks"},
     "peers": {"peers", "core", "ports", "breakages", "moments", "strict_json", "__init__"},
     "config": {"core", "breakages", "__init__"},
     "api": {
