@@ -1232,7 +1232,7 @@ MUTANTS: Final = (
     Mutant(
         "a statement from the oldest",
         "the newest entries are behind the last page",
-        "distribank.store.sqlite_queries",
+        "distribank.store.rows_queries",
         "     ORDER BY change DESC LIMIT ?5",
         "     ORDER BY change LIMIT ?5",
         "tests/test_store_contract.py::"

@@ -31,8 +31,8 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[Any]]) -> Any:
-        return await self._store.decide(names, lambda unit: body(ForgetfulUnit(unit)))  # type: ignore[arg-type]
+    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[Any]], then: Any = None) -> Any:
+        return await self._store.decide(names, lambda unit: body(ForgetfulUnit(unit)), then)  # type: ignore[arg-type]
 
 
 class ForgetfulUnit:

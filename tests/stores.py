@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,12 @@ from distribank.core.refusals import Code, Refusal
 from distribank.core.suspense import Assignment
 from distribank.core.transfer import Counterparty, Direction, Leg, Order
 from distribank.ports import Row
+from distribank.store import put
 from distribank.store.group import GroupCommit
 from distribank.store.memory import MemoryStore
+from distribank.store.postgres import PostgresStore
 from distribank.store.sqlite import SqliteStore
+from tests.postgres_server import drop, shared_server
 
 BANK, PEER = "00000001", "00000002"
 INCARNATION = "0123456789abcdef0123456789abcdef"
@@ -55,20 +58,24 @@ class Place(ABC):
         self.held = False
 
     @abstractmethod
-    def open(self) -> GroupCommit:
+    async def opened(self) -> Any:
         """The store, as the next process finds it."""
 
     @abstractmethod
-    def lose_disk(self) -> None:
+    async def lose_disk(self) -> None:
         """The database is gone; what was kept apart from it is not."""
 
-    @abstractmethod
     def hold(self) -> None:
         """From now on no flush reaches the disk."""
+        raise NotImplementedError
 
-    @abstractmethod
     def let_flush(self) -> None:
         """Flushes reach the disk again, those held back first; with a *failure* set, they fail with it instead."""
+        return
+
+    async def leave(self) -> None:
+        """Behind a test."""
+        return
 
     def note_flush(self, _seconds: float, writes: int) -> None:
         self.flushes.append(writes)
@@ -117,7 +124,10 @@ class OnSqlite(Place):
             executor=self._commits,
         )
 
-    def lose_disk(self) -> None:
+    async def opened(self) -> GroupCommit:
+        return self.open()
+
+    async def lose_disk(self) -> None:
         for file in self.path.parent.glob("bank.db*"):
             file.unlink()
 
@@ -130,7 +140,7 @@ class OnSqlite(Place):
 
 
 class InMemory(Place):
-    def __init__(self) -> None:
+    def __init__(self, _directory: Path | None = None) -> None:
         super().__init__()
         self._store: MemoryStore | None = None
         self._open = asyncio.Event()
@@ -145,7 +155,10 @@ class InMemory(Place):
         )
         return self._store
 
-    def lose_disk(self) -> None:
+    async def opened(self) -> GroupCommit:
+        return self.open()
+
+    async def lose_disk(self) -> None:
         self._store = None
 
     def hold(self) -> None:
@@ -161,6 +174,34 @@ class InMemory(Place):
         await self._open.wait()
         if self.failure is not None:
             raise self.failure
+
+
+class OnPostgres(Place):
+    """A database of its own on the session's server. Its replicas are as many as ``opened`` is asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.url = ""
+        self.marker = directory / "bank.marker"
+
+    async def opened(self, *, bank: str = BANK, now_ms: int = 1_000, marker: Path | None = None) -> PostgresStore:
+        self.url = self.url or await shared_server().database()
+        return await PostgresStore.open(
+            self.url,
+            bank=bank,
+            marker=marker or self.marker,
+            now_ms=now_ms,
+            on_broken=self.broken.append,
+            on_flush=self.note_flush,
+        )
+
+    async def lose_disk(self) -> None:
+        await drop(self.url)
+        self.url = ""
+
+    async def leave(self) -> None:
+        if self.url:
+            await drop(self.url)
 
 
 async def turn(times: int = 5) -> None:
@@ -317,9 +358,15 @@ class World:
     """A place with an open store, closed again at the end of a test."""
 
     place: Place
-    store: GroupCommit
+    store: Any
 
-    async def reopen(self) -> GroupCommit:
+    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> asyncio.Future[None]:
+        """Write *rows* where nothing is decided; done once they are durable."""
+        if isinstance(self.store, GroupCommit):
+            return self.store.write(rows, lazy=lazy)
+        return asyncio.ensure_future(put(self.store, rows))
+
+    async def reopen(self) -> Any:
         await self.store.close()
-        self.store = self.place.open()
+        self.store = await self.place.opened()
         return self.store

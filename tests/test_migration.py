@@ -15,8 +15,8 @@ from distribank.core.protocol import State, Transaction
 from distribank.ports import Queries, Row
 from distribank.store import sqlite, sqlite_files
 from distribank.store.group import ADDED, KEY_OF, Group, Recent
+from distribank.store.rows import writes_of
 from distribank.store.sqlite_files import INSERT_META, MIGRATIONS, SCHEMA_VERSION
-from distribank.store.sqlite_rows import write_rows
 from tests.stores import (
     BANK,
     INCARNATION,
@@ -79,7 +79,8 @@ def of_an_older_version(place: OnSqlite, rows: list[Row], version: int = 1) -> N
         else:
             group.puts[type(row)][KEY_OF[type(row)](row)] = row
     writer.execute("BEGIN")
-    write_rows(writer, group, {kind: Recent() for kind in KEY_OF})
+    for sentence, written in writes_of(group, {kind: Recent() for kind in KEY_OF}):
+        writer.executemany(sentence, written)
     writer.execute("COMMIT")
     writer.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from distribank.breakages import DurabilityLost
+from distribank.core.clock import Floor
 from distribank.core.heuristics import AccountDamage, Damage, Verdict
 from distribank.core.holders import Counter, Holder
-from distribank.core.idempotency import IdempotencyKey
+from distribank.core.idempotency import IdempotencyKey, KeyName
 from distribank.core.ledger import (
     Account,
     AccountHolder,
@@ -27,12 +29,13 @@ from distribank.core.ledger import (
 from distribank.core.ledger import Hold as HoldRow
 from distribank.core.protocol import FORCED, RecordKind, Role, State, Transaction
 from distribank.core.transfer import Direction, Leg
-from distribank.ports import Queries, Query, Row, Store
+from distribank.ports import Queries, Query, Row, Store, Unit
 from distribank.store import group
 from tests.stores import (
     PEER,
     STAMP,
     InMemory,
+    OnPostgres,
     OnSqlite,
     World,
     account,
@@ -55,17 +58,34 @@ from tests.stores import (
 )
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    place = OnSqlite(tmp_path) if request.param == "sqlite" else InMemory()
-    world = World(place, place.open())
-    yield world
-    place.failure = None
-    place.let_flush()
-    await world.store.close()
+    """A store of any engine."""
+    async with a_world(request.param, tmp_path) as made:
+        yield made
 
 
-def test_every_engine_is_a_store(world: World) -> None:
+@pytest.fixture(params=["sqlite", "memory"])
+async def alone(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """A store of an engine that has its rows to itself: it queues, and flushes when it can."""
+    async with a_world(request.param, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_world(engine: str, directory: Path) -> AsyncIterator[World]:
+    place = {"sqlite": OnSqlite, "memory": InMemory, "postgres": OnPostgres}[engine](directory)
+    world = World(place, await place.opened())
+    try:
+        yield world
+    finally:
+        place.failure = None
+        place.let_flush()
+        await world.store.close()
+        await place.leave()
+
+
+async def test_every_engine_is_a_store(world: World) -> None:
     store: Store = world.store
     assert len(store.incarnation) == 32
 
@@ -73,35 +93,35 @@ def test_every_engine_is_a_store(world: World) -> None:
 # Seeing what is queued --------------------------------------------------------------------------------------------
 
 
-async def test_a_queued_row_is_seen_at_once(world: World) -> None:
-    world.place.hold()
-    world.store.write([account(1, posted=5)])
-    assert await world.store.get(Account, number(1)) == account(1, posted=5)
+async def test_a_queued_row_is_seen_at_once(alone: World) -> None:
+    alone.place.hold()
+    alone.write([account(1, posted=5)])
+    assert await alone.store.get(Account, number(1)) == account(1, posted=5)
 
 
-async def test_a_row_is_seen_while_it_is_being_flushed(world: World) -> None:
-    world.place.hold()
-    world.store.write([account(1, posted=5)])
+async def test_a_row_is_seen_while_it_is_being_flushed(alone: World) -> None:
+    alone.place.hold()
+    alone.write([account(1, posted=5)])
     await turn()
-    assert await world.store.get(Account, number(1)) == account(1, posted=5)
+    assert await alone.store.get(Account, number(1)) == account(1, posted=5)
 
 
-async def test_what_is_queued_hides_what_is_being_flushed(world: World) -> None:
-    world.place.hold()
-    world.store.write([account(1, posted=5)])
+async def test_what_is_queued_hides_what_is_being_flushed(alone: World) -> None:
+    alone.place.hold()
+    alone.write([account(1, posted=5)])
     await turn()
-    world.store.write([account(1, posted=7)])
-    assert await world.store.get(Account, number(1)) == account(1, posted=7)
+    alone.write([account(1, posted=7)])
+    assert await alone.store.get(Account, number(1)) == account(1, posted=7)
 
 
-async def test_lists_show_only_what_is_durable(world: World) -> None:
-    world.place.hold()
-    written = world.store.write([Book("cash", 5)])
+async def test_lists_show_only_what_is_durable(alone: World) -> None:
+    alone.place.hold()
+    written = alone.write([Book("cash", 5)])
     await turn()
-    assert await world.store.find(Queries.BOOKS) == []
-    world.place.let_flush()
+    assert await alone.store.find(Queries.BOOKS) == []
+    alone.place.let_flush()
     await written
-    assert await world.store.find(Queries.BOOKS) == [Book("cash", 5)]
+    assert await alone.store.find(Queries.BOOKS) == [Book("cash", 5)]
 
 
 async def test_what_was_never_written_is_none(world: World) -> None:
@@ -142,73 +162,181 @@ ROWS: list[tuple[Any, tuple[str, ...]]] = [
 async def test_a_row_of_any_kind_is_read_back_by_its_key_after_a_restart(
     world: World, row: Any, name: tuple[str, ...]
 ) -> None:
-    await world.store.write([row])
+    await world.write([row])
     store = await world.reopen()
     assert await store.get(type(row), *name) == row
 
 
 async def test_a_hold_is_known_by_account_and_transaction(world: World) -> None:
     placed = hold(number(1), transaction_id(1), 1)
-    await world.store.write([account(1, posted=100, held=100), transaction(1), placed])
+    await world.write([account(1, posted=100, held=100), transaction(1), placed])
     store = await world.reopen()
     assert await store.get(HoldRow, number(1), transaction_id(1)) == placed
+
+
+# Deciding ---------------------------------------------------------------------------------------------------------
+
+
+async def test_decisions_over_one_row_are_taken_one_after_the_other(world: World) -> None:
+    await world.write(deposit(account(1), 1))
+
+    async def pay_in(unit: Unit) -> int:
+        before = await unit.get(Account, number(1))
+        assert before is not None
+        await asyncio.sleep(0)  # whoever had not the account to themselves would have their turn now
+        unit.write(deposit(before, 1))
+        return before.posted
+
+    names = [f"account:{number(1)}"]
+    seen = await asyncio.gather(*(world.store.decide(names, pay_in) for _ in range(20)))
+    assert sorted(seen) == list(range(1, 21))
+    await world.store.flushed()
+    counted = await world.store.recount()
+    assert (counted.customers, counted.findings) == (21, [])
+
+
+async def test_what_a_decision_wrote_it_reads_and_so_does_the_next(world: World) -> None:
+    async def first(unit: Unit) -> Account | None:
+        unit.write([account(1, posted=5)])
+        return await unit.get(Account, number(1))
+
+    async def second(unit: Unit) -> Account | None:
+        return await unit.get(Account, number(1))
+
+    names = [f"account:{number(1)}"]
+    told = await asyncio.gather(world.store.decide(names, first), world.store.decide(names, second))
+    assert told == [account(1, posted=5)] * 2
+
+
+async def test_a_decision_that_raises_writes_nothing_and_disturbs_nobody(world: World) -> None:
+    async def refuse(_unit: Unit) -> None:
+        raise ZeroDivisionError
+
+    async def write(unit: Unit) -> None:
+        unit.write([account(2)])
+
+    refused, written = await asyncio.gather(
+        world.store.decide([f"account:{number(1)}"], refuse),
+        world.store.decide([f"account:{number(2)}"], write),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, ZeroDivisionError)
+    assert written is None
+    assert await (await world.reopen()).get(Account, number(2)) == account(2)
+
+
+async def test_what_follows_a_decision_follows_though_nobody_waits_any_more(world: World) -> None:
+    followed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    running = asyncio.Event()
+
+    async def write(unit: Unit) -> str:
+        unit.write([account(1)])
+        running.set()
+        return "decided"
+
+    waiting = asyncio.ensure_future(world.store.decide([f"account:{number(1)}"], write, followed.set_result))
+    await running.wait()
+    waiting.cancel()
+    assert await asyncio.wait_for(followed, 10) == "decided"
+    await world.store.flushed()
+    assert await world.store.get(Account, number(1)) == account(1)
+
+
+async def test_lists_within_a_decision_show_all_that_was_decided_before_once_it_is_settled(world: World) -> None:
+    async def add(unit: Unit) -> None:
+        unit.write([assignment(1, account=None, change=None)])
+
+    async def look(unit: Unit) -> int:
+        await unit.settled()
+        return len(await unit.find(Queries.ASSIGNMENTS))
+
+    _, seen = await asyncio.gather(world.store.decide(["book:suspense"], add), world.store.decide(["book:cash"], look))
+    assert seen == 1
+
+
+async def test_what_is_locked_by_every_kind_of_name_can_be_read_and_written(world: World) -> None:
+    names = [
+        *("clock", f"account:{number(1)}", f"transaction:{transaction_id(1)}", f"holder:{1:011d}", "counter:account"),
+        *("company:12345678000195", "batch:batch-1", "book:cash", KeyName("h1", "/v1/transfers", "key-1", "f").lock),
+    ]
+
+    async def write(unit: Unit) -> None:
+        for row, name in ROWS[:1] + ROWS[11:14]:
+            assert await unit.get(type(row), *name) is None
+            unit.write([row])
+        unit.write([Floor(STAMP + 77)])
+
+    await world.store.decide(names, write)
+    store = await world.reopen()
+    for row, name in ROWS[:1] + ROWS[11:14]:
+        assert await store.get(type(row), *name) == row
+    assert store.last_stamp == STAMP + 77
+
+
+async def test_what_was_left_unfinished_is_claimed_once(world: World) -> None:
+    await world.write([transaction(1), transaction(2, State.COMMITTING), transaction(3, State.ENDED), batch(1)])
+    store = await world.reopen()
+    pages = [await store.claim(1) for _ in range(3)]
+    assert [[row.id for row in page] for page in pages] == [[transaction_id(1)], [transaction_id(2)], []]
+    assert [[row.batch_id for row in await store.claim_batches(5)] for _ in range(2)] == [["batch-1"], []]
 
 
 # Atomic, in order, together ---------------------------------------------------------------------------------------
 
 
-async def test_what_waits_together_is_flushed_together(world: World) -> None:
-    first = [world.store.write([account(n)]) for n in range(1, 4)]
+async def test_what_waits_together_is_flushed_together(alone: World) -> None:
+    first = [alone.write([account(n)]) for n in range(1, 4)]
     await asyncio.gather(*first)
-    assert world.place.flushes == [3]
+    assert alone.place.flushes == [3]
 
 
-async def test_what_arrives_during_a_flush_travels_with_the_next(world: World) -> None:
-    world.place.hold()
-    first = world.store.write([account(1)])
+async def test_what_arrives_during_a_flush_travels_with_the_next(alone: World) -> None:
+    alone.place.hold()
+    first = alone.write([account(1)])
     await turn()
-    later = [world.store.write([account(n)]) for n in (2, 3)]
-    world.place.let_flush()
+    later = [alone.write([account(n)]) for n in (2, 3)]
+    alone.place.let_flush()
     await asyncio.gather(first, *later)
-    assert world.place.flushes == [1, 2]
+    assert alone.place.flushes == [1, 2]
 
 
-async def test_the_last_of_several_writes_of_one_row_wins(world: World) -> None:
-    writes = [world.store.write([account(1, posted=posted)]) for posted in (1, 2, 3)]
+async def test_the_last_of_several_writes_of_one_row_wins(alone: World) -> None:
+    writes = [alone.write([account(1, posted=posted)]) for posted in (1, 2, 3)]
     await asyncio.gather(*writes)
-    assert world.store.stats.rows == 1
-    assert await (await world.reopen()).get(Account, number(1)) == account(1, posted=3)
+    assert alone.store.stats.rows == 1
+    assert await (await alone.reopen()).get(Account, number(1)) == account(1, posted=3)
 
 
-async def test_a_write_is_durable_as_a_whole_or_not_at_all(world: World) -> None:
-    await world.store.write(deposit(account(1), 5))
+async def test_a_write_is_durable_as_a_whole_or_not_at_all(alone: World) -> None:
+    await alone.write(deposit(account(1), 5))
     with pytest.raises(DurabilityLost):
-        await world.store.write([Counter("account", 9), account(2), *deposit(account(1), 5)[1:]])  # posted once already
-    store = await world.reopen()
+        await alone.write([Counter("account", 9), account(2), *deposit(account(1), 5)[1:]])  # posted once already
+    store = await alone.reopen()
     assert await store.get(Account, number(2)) is None
     assert await store.get(Counter, "account") is None
 
 
-async def test_a_write_that_fails_while_it_is_queued_leaves_nothing(world: World) -> None:
+async def test_a_write_that_fails_while_it_is_queued_leaves_nothing(alone: World) -> None:
     def rows() -> Any:
         yield account(1)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        world.store.write(rows())
-    assert await (await world.reopen()).get(Account, number(1)) is None
+        alone.write(rows())
+    assert await (await alone.reopen()).get(Account, number(1)) is None
 
 
-async def test_an_empty_write_is_durable_like_any_other(world: World) -> None:
-    await asyncio.wait_for(world.store.write([]), 5)
+async def test_an_empty_write_is_durable_like_any_other(alone: World) -> None:
+    await asyncio.wait_for(alone.write([]), 5)
 
 
 async def test_a_holder_of_an_account_can_be_added(world: World) -> None:
     opened = account(1)
-    await world.store.write([opened])
+    await world.write([opened])
     partner = AccountHolder("h2", f"{2:011d}", "João Souza", HolderRole.CO_HOLDER)
     joint = replace(opened, holders=(*opened.holders, partner), approval=2)
-    await world.store.write([joint])
+    await world.write([joint])
     store = await world.reopen()
     assert await store.get(Account, number(1)) == joint
     assert await store.find(Queries.ACCOUNTS_OF_HOLDER, "h2") == [joint]
@@ -217,15 +345,15 @@ async def test_a_holder_of_an_account_can_be_added(world: World) -> None:
 async def test_a_transaction_is_read_back_as_each_state_left_it(world: World) -> None:
     prepared = transaction(1)
     ended = transaction(1, State.ENDED)
-    await world.store.write([prepared])
-    await world.store.write([ended])
+    await world.write([prepared])
+    await world.write([ended])
     assert await (await world.reopen()).get(Transaction, prepared.id) == ended
 
 
 async def test_book_entries_and_reservations_add_up_in_their_book(world: World) -> None:
-    world.store.write([BookEntry("op-1", "cash", -5, STAMP), Reservation("cash", 9)])
-    await world.store.write([BookEntry("op-2", "cash", -2, STAMP)])
-    await world.store.write([Reservation("cash", -4)])
+    world.write([BookEntry("op-1", "cash", -5, STAMP), Reservation("cash", 9)])
+    await world.write([BookEntry("op-2", "cash", -2, STAMP)])
+    await world.write([Reservation("cash", -4)])
     assert await world.store.get(Book, "cash") == Book("cash", -7, 5)
     assert await (await world.reopen()).get(Book, "cash") == Book("cash", -7, 5)
 
@@ -240,152 +368,152 @@ async def test_book_entries_and_reservations_add_up_in_their_book(world: World) 
     ids=["same change", "same leg", "same book entry"],
 )
 async def test_posting_twice_stops_the_bank(world: World, again: list[Row]) -> None:
-    await world.store.write(deposit(account(1), 5))
+    await world.write(deposit(account(1), 5))
     with pytest.raises(DurabilityLost):
-        await world.store.write(again)
+        await world.write(again)
     assert len(world.place.broken) == 1
 
 
 # When it is durable -----------------------------------------------------------------------------------------------
 
 
-async def test_a_write_is_not_done_before_it_is_durable(world: World) -> None:
-    world.place.hold()
-    written = world.store.write([transaction(1)])
+async def test_a_write_is_not_done_before_it_is_durable(alone: World) -> None:
+    alone.place.hold()
+    written = alone.write([transaction(1)])
     await turn()
     assert not written.done()
-    assert not world.store.is_durable(transaction_id(1))
-    world.place.let_flush()
+    assert not alone.store.is_durable(transaction_id(1))
+    alone.place.let_flush()
     await written
-    assert world.store.is_durable(transaction_id(1))
+    assert alone.store.is_durable(transaction_id(1))
 
 
-async def test_a_queued_transaction_is_not_durable_yet(world: World) -> None:
-    world.store.write([transaction(1)], lazy=True)
-    assert not world.store.is_durable(transaction_id(1))
+async def test_a_queued_transaction_is_not_durable_yet(alone: World) -> None:
+    alone.write([transaction(1)], lazy=True)
+    assert not alone.store.is_durable(transaction_id(1))
 
 
-async def test_a_lazy_write_causes_no_flush_of_its_own(world: World) -> None:
-    written = world.store.write([account(1)], lazy=True)
+async def test_a_lazy_write_causes_no_flush_of_its_own(alone: World) -> None:
+    written = alone.write([account(1)], lazy=True)
     await turn()
     assert not written.done()
-    assert world.place.flushes == []
+    assert alone.place.flushes == []
 
 
-async def test_a_lazy_write_rides_along_with_the_next(world: World) -> None:
-    lazy = world.store.write([account(1)], lazy=True)
-    await world.store.write([account(2)])
+async def test_a_lazy_write_rides_along_with_the_next(alone: World) -> None:
+    lazy = alone.write([account(1)], lazy=True)
+    await alone.write([account(2)])
     assert lazy.done()
-    assert world.place.flushes == [2]
+    assert alone.place.flushes == [2]
 
 
-async def test_a_lazy_write_is_flushed_when_its_time_is_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lazy_write_is_flushed_when_its_time_is_up(alone: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "LAZY_SECONDS", 0.001)
-    await asyncio.wait_for(world.store.write([account(1)], lazy=True), 5)
-    assert world.place.flushes == [1]
+    await asyncio.wait_for(alone.write([account(1)], lazy=True), 5)
+    assert alone.place.flushes == [1]
 
 
 async def test_a_lazy_write_may_wait_a_second_and_no_longer() -> None:
     assert group.LAZY_SECONDS == 1.0
 
 
-async def test_with_nothing_queued_the_barrier_is_open(world: World) -> None:
-    world.place.hold()
-    await asyncio.wait_for(world.store.flushed(), 5)
-    assert world.place.flushes == []
+async def test_with_nothing_queued_the_barrier_is_open(alone: World) -> None:
+    alone.place.hold()
+    await asyncio.wait_for(alone.store.flushed(), 5)
+    assert alone.place.flushes == []
 
 
-async def test_the_barrier_waits_for_lazy_writes_too(world: World) -> None:
-    lazy = world.store.write([account(1)], lazy=True)
-    await world.store.flushed()
+async def test_the_barrier_waits_for_lazy_writes_too(alone: World) -> None:
+    lazy = alone.write([account(1)], lazy=True)
+    await alone.store.flushed()
     assert lazy.done()
 
 
-async def test_the_barrier_waits_for_the_flush_under_way(world: World) -> None:
-    world.place.hold()
-    world.store.write([account(1)])
+async def test_the_barrier_waits_for_the_flush_under_way(alone: World) -> None:
+    alone.place.hold()
+    alone.write([account(1)])
     await turn()
-    barrier = asyncio.ensure_future(world.store.flushed())
+    barrier = asyncio.ensure_future(alone.store.flushed())
     await turn()
     assert not barrier.done()
-    world.place.let_flush()
+    alone.place.let_flush()
     await barrier
 
 
-async def test_giving_up_on_a_write_does_not_undo_it_nor_disturb_the_others(world: World) -> None:
-    world.place.hold()
-    first, second = world.store.write([account(1)]), world.store.write([account(2)])
+async def test_giving_up_on_a_write_does_not_undo_it_nor_disturb_the_others(alone: World) -> None:
+    alone.place.hold()
+    first, second = alone.write([account(1)]), alone.write([account(2)])
     first.cancel()
-    world.place.let_flush()
+    alone.place.let_flush()
     await second
-    assert await (await world.reopen()).get(Account, number(1)) == account(1)
+    assert await (await alone.reopen()).get(Account, number(1)) == account(1)
 
 
-async def test_closing_makes_what_is_queued_durable(world: World) -> None:
-    world.store.write([account(1)], lazy=True)
-    world.store.write([account(2)])
-    store = await world.reopen()
+async def test_closing_makes_what_is_queued_durable(alone: World) -> None:
+    alone.write([account(1)], lazy=True)
+    alone.write([account(2)])
+    store = await alone.reopen()
     assert await store.get(Account, number(1)) == account(1)
     assert await store.get(Account, number(2)) == account(2)
 
 
-async def test_a_closed_store_takes_nothing_more(world: World) -> None:
-    await world.store.close()
-    await world.store.close()
+async def test_a_closed_store_takes_nothing_more(alone: World) -> None:
+    await alone.store.close()
+    await alone.store.close()
     with pytest.raises(DurabilityLost):
-        world.store.write([account(1)])
+        alone.write([account(1)])
 
 
 # A flush that fails (pitfall 26) ----------------------------------------------------------------------------------
 
 
-async def test_a_failed_flush_fails_everyone_who_waits(world: World) -> None:
-    world.place.failure = OSError(5, "Input/output error")
-    world.place.hold()
-    flushing = world.store.write([account(1)])
+async def test_a_failed_flush_fails_everyone_who_waits(alone: World) -> None:
+    alone.place.failure = OSError(5, "Input/output error")
+    alone.place.hold()
+    flushing = alone.write([account(1)])
     await turn()
-    queued, barrier = world.store.write([account(2)]), asyncio.ensure_future(world.store.flushed())
+    queued, barrier = alone.write([account(2)]), asyncio.ensure_future(alone.store.flushed())
     await turn()
-    world.place.let_flush()
+    alone.place.let_flush()
     for waiting in (flushing, queued, barrier):
         with pytest.raises(DurabilityLost, match="Input/output error"):
             await waiting
 
 
-async def test_after_a_failed_flush_nothing_is_ever_written_or_read_again(world: World) -> None:
-    world.place.failure = OSError(5, "Input/output error")
+async def test_after_a_failed_flush_nothing_is_ever_written_or_read_again(alone: World) -> None:
+    alone.place.failure = OSError(5, "Input/output error")
     with pytest.raises(DurabilityLost):
-        await world.store.write([account(1)])
-    world.place.failure = None  # the disk would take it now: it is not asked
+        await alone.write([account(1)])
+    alone.place.failure = None  # the disk would take it now: it is not asked
     with pytest.raises(DurabilityLost):
-        world.store.write([account(2)])
+        alone.write([account(2)])
     for refused in (
-        world.store.flushed(),
-        world.store.get(Account, number(1)),
-        world.store.find(Queries.BOOKS),
-        world.store.recount(),
-        world.store.collect(1, 1, 1),
+        alone.store.flushed(),
+        alone.store.get(Account, number(1)),
+        alone.store.find(Queries.BOOKS),
+        alone.store.recount(),
+        alone.store.collect(1, 1, 1),
     ):
         with pytest.raises(DurabilityLost):
             await refused
-    assert world.place.flushes == []
+    assert alone.place.flushes == []
 
 
-async def test_a_failed_flush_is_told_once(world: World) -> None:
-    world.place.failure = OSError(5, "Input/output error")
-    world.store.write([account(1)])
-    world.store.write([account(2)])
+async def test_a_failed_flush_is_told_once(alone: World) -> None:
+    alone.place.failure = OSError(5, "Input/output error")
+    alone.write([account(1)])
+    alone.write([account(2)])
     await turn(10)
-    (lost,) = world.place.broken
+    (lost,) = alone.place.broken
     assert isinstance(lost.__cause__, OSError)
 
 
-async def test_a_failed_flush_leaves_no_trace_where_it_never_reached_the_disk(world: World) -> None:
-    world.place.failure = OSError(5, "Input/output error")
+async def test_a_failed_flush_leaves_no_trace_where_it_never_reached_the_disk(alone: World) -> None:
+    alone.place.failure = OSError(5, "Input/output error")
     with pytest.raises(DurabilityLost):
-        await world.store.write([account(1)])
-    world.place.failure = None
-    assert await (await world.reopen()).get(Account, number(1)) is None
+        await alone.write([account(1)])
+    alone.place.failure = None
+    assert await (await alone.reopen()).get(Account, number(1)) is None
 
 
 # Which database this is -------------------------------------------------------------------------------------------
@@ -401,20 +529,20 @@ async def test_the_incarnation_outlives_the_process(world: World) -> None:
 async def test_a_lost_disk_begins_another_incarnation(world: World) -> None:
     incarnation = world.store.incarnation
     await world.store.close()
-    world.place.lose_disk()
-    world.store = world.place.open()
+    await world.place.lose_disk()
+    world.store = await world.place.opened()
     assert world.store.incarnation != incarnation
 
 
 async def test_the_last_stamp_is_the_greatest_of_any_row(world: World) -> None:
     assert world.store.last_stamp == 0
-    await world.store.write([record(transaction_id(1), 1), BookEntry("op", "cash", 1, STAMP + 2)])
+    await world.write([record(transaction_id(1), 1), BookEntry("op", "cash", 1, STAMP + 2)])
     assert (await world.reopen()).last_stamp == STAMP + 2
-    await world.store.write([transaction(1, State.COMMITTING, commit_at=STAMP + 9, prepared_at=STAMP + 3)])
+    await world.write([transaction(1, State.COMMITTING, commit_at=STAMP + 9, prepared_at=STAMP + 3)])
     assert (await world.reopen()).last_stamp == STAMP + 9
     released = hold(number(1), transaction_id(1), 1, state=HoldState.RELEASED, resolved_at=STAMP + 11)
-    await world.store.write([account(1), released])
-    await world.store.write([record(transaction_id(2), 4)])
+    await world.write([account(1), released])
+    await world.write([record(transaction_id(2), 4)])
     assert (await world.reopen()).last_stamp == STAMP + 11
 
 
@@ -518,7 +646,7 @@ LISTINGS = [
 @pytest.mark.parametrize("listing", LISTINGS, ids=lambda listing: listing.query.name)
 async def test_a_query_lists_what_it_says_in_its_order_page_by_page(world: World, listing: Listing) -> None:
     rows = shelf()
-    await world.store.write(rows)
+    await world.write(rows)
     whole = await world.store.find(listing.query, *listing.key)
     shown = [after[0] if len(after := listing.after(row)) == 1 else after for row in whole]
     assert shown == listing.shows
@@ -559,7 +687,7 @@ def sound_books() -> list[Row]:
 
 
 async def test_sound_books_are_counted_without_a_finding(world: World) -> None:
-    await world.store.write(sound_books())
+    await world.write(sound_books())
     counted = await world.store.recount()
     assert counted.findings == []
     assert (counted.customers, counted.entries, counted.holds) == (750, 2, 1)
@@ -587,8 +715,8 @@ DAMAGE: list[tuple[str, list[Row], str]] = [
 
 @pytest.mark.parametrize(("damage", "finding"), [d[1:] for d in DAMAGE], ids=[d[0] for d in DAMAGE])
 async def test_a_recount_finds_planted_damage(world: World, damage: list[Row], finding: str) -> None:
-    await world.store.write(sound_books())
-    await world.store.write(damage)
+    await world.write(sound_books())
+    await world.write(damage)
     assert any(finding in found for found in (await world.store.recount()).findings)
 
 
@@ -597,14 +725,14 @@ async def test_a_participants_inflow_is_reserved_until_it_is_posted(world: World
     assert prepared.order is not None
     own = (Leg(1, "00000001", number(1), Direction.CREDIT, 40),)
     prepared = replace(prepared, order=replace(prepared.order, legs=own))
-    await world.store.write([prepared, Reservation(f"position:{PEER}", 40)])
+    await world.write([prepared, Reservation(f"position:{PEER}", 40)])
     assert (await world.store.recount()).findings == []
 
 
 @pytest.mark.parametrize("state", FORCED)
 async def test_a_forced_part_is_unfinished_reserves_nothing_and_is_never_collected(world: World, state: State) -> None:
     forced = replace(transaction(3, state), role=Role.PARTICIPANT, id=transaction_id(3, PEER))
-    await world.store.write([forced, heuristic(3)])
+    await world.write([forced, heuristic(3)])
     assert (await world.store.recount()).findings == []
     assert await world.store.find(Queries.UNFINISHED) == [forced]
     assert await world.store.collect(protocol_before=10**15, keys_before=0, limit=100) == 0
@@ -630,7 +758,7 @@ def old_state() -> list[Row]:
 
 
 async def test_collection_deletes_what_is_finished_and_old(world: World) -> None:
-    await world.store.write(old_state())
+    await world.write(old_state())
     gone = await world.store.collect(protocol_before=10, keys_before=10, limit=100)
     store = await world.reopen()
     assert gone == 3 + 1 + 1 + 1 + 1  # three log lines and a hold; a tombstone and its line; a key
@@ -641,7 +769,7 @@ async def test_collection_deletes_what_is_finished_and_old(world: World) -> None
 
 
 async def test_collection_never_touches_transfers_nor_what_is_unfinished(world: World) -> None:
-    await world.store.write(old_state())
+    await world.write(old_state())
     await world.store.collect(protocol_before=10, keys_before=10, limit=100)
     assert await world.store.get(Transaction, transaction_id(1)) == transaction(1, State.ENDED)
     assert await world.store.get(Transaction, transaction_id(2)) == transaction(2)
@@ -652,26 +780,26 @@ async def test_collection_never_touches_transfers_nor_what_is_unfinished(world: 
 
 async def test_a_commit_that_somebody_has_yet_to_acknowledge_is_never_collected(world: World) -> None:
     """However long ago it was decided (pitfall 13)."""
-    await world.store.write([transaction(1, State.COMMITTING, decided_at=1), record(transaction_id(1), 1)])
+    await world.write([transaction(1, State.COMMITTING, decided_at=1), record(transaction_id(1), 1)])
     assert await world.store.collect(protocol_before=10, keys_before=10, limit=100) == 0
     assert len(await world.store.find(Queries.RECORDS_OF, transaction_id(1))) == 1
 
 
 async def test_collection_leaves_what_is_young(world: World) -> None:
-    await world.store.write(old_state())
+    await world.write(old_state())
     assert await world.store.collect(protocol_before=1, keys_before=5, limit=100) == 0
     assert await world.store.get(Transaction, transaction_id(3, PEER)) == tombstone(3)
 
 
 async def test_collection_is_bounded_and_goes_on_where_it_stopped(world: World) -> None:
-    await world.store.write(old_state())
+    await world.write(old_state())
     counts = [await world.store.collect(protocol_before=10, keys_before=10, limit=2) for _ in range(5)]
     assert max(counts) <= 2
     assert sum(counts) == 7
 
 
 async def test_what_was_collected_is_forgotten_in_memory_too(world: World) -> None:
-    await world.store.write(old_state())
+    await world.write(old_state())
     assert await world.store.get(Transaction, transaction_id(3, PEER)) is not None
     await world.store.collect(protocol_before=10, keys_before=10, limit=100)
     assert await world.store.get(Transaction, transaction_id(3, PEER)) is None
@@ -684,11 +812,11 @@ async def test_rows_that_are_no_longer_remembered_are_read_and_written_all_the_s
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group, "REMEMBERED", 1)
-    await world.store.write([*(account(n, posted=n) for n in range(1, 6)), transaction(1)])
-    await world.store.write([Holder(f"{n:011d}", f"h{n}", "Ana", "hash", 1) for n in range(3)])
+    await world.write([*(account(n, posted=n) for n in range(1, 6)), transaction(1)])
+    await world.write([Holder(f"{n:011d}", f"h{n}", "Ana", "hash", 1) for n in range(3)])
     for n in range(1, 6):
         assert await world.store.get(Account, number(n)) == account(n, posted=n)
-    await world.store.write([*(account(n, posted=10 * n) for n in range(1, 6)), transaction(1, State.COMMITTING)])
+    await world.write([*(account(n, posted=10 * n) for n in range(1, 6)), transaction(1, State.COMMITTING)])
     store = await world.reopen()
     for n in range(1, 6):
         assert await store.get(Account, number(n)) == account(n, posted=10 * n)

@@ -34,15 +34,15 @@ from distribank.core.suspense import Assignment
 from distribank.core.transfer import Order
 from distribank.ports import Queries
 from distribank.store import open_store, sqlite
-from distribank.store import sqlite_ledger as ledger
-from distribank.store import sqlite_transfers as transfers
+from distribank.store import rows_ledger as ledger
+from distribank.store import rows_transfers as transfers
+from distribank.store.columns import dumps
 from distribank.store.group import KEY_OF, Group, Recent
+from distribank.store.rows import ADD, PUT, READ, writes_of
+from distribank.store.rows_queries import QUESTIONS, parameters_of
 from distribank.store.sqlite import SqliteStore
 from distribank.store.sqlite_collect import COLLECTABLE
-from distribank.store.sqlite_columns import dumps
 from distribank.store.sqlite_files import SCHEMA_VERSION
-from distribank.store.sqlite_queries import QUESTIONS, parameters_of
-from distribank.store.sqlite_rows import ADD, PUT, READ, write_rows
 from tests.stores import (
     BANK,
     STAMP,
@@ -164,7 +164,8 @@ def written(connection: apsw.Connection, kind: type, row: Any, known: Any) -> An
     group.puts[kind][name] = row
     if known is not None:
         recent[kind].update({name: known})
-    write_rows(connection, group, recent)
+    for sentence, rows in writes_of(group, recent):
+        connection.executemany(sentence, rows)
     sentence, row_of = READ[kind]
     return row_of(connection.execute(sentence, name if isinstance(name, tuple) else (name,)).fetchall()[0])
 
@@ -357,7 +358,7 @@ async def test_the_first_database_of_a_bank_reaches_back_to_the_beginning(place:
 async def test_after_a_lost_disk_the_log_reaches_back_no_further_than_now(place: OnSqlite) -> None:
     first = place.open(now_ms=77)
     await first.close()
-    place.lose_disk()
+    await place.lose_disk()
     second = place.open(now_ms=88)
     assert second.reaches_back_to == 88
     assert second.incarnation != first.incarnation
@@ -370,9 +371,9 @@ async def test_after_a_lost_disk_the_log_reaches_back_no_further_than_now(place:
 async def test_an_old_copy_put_back_after_a_lost_disk_is_refused(place: OnSqlite, tmp_path: Path) -> None:
     await made(place)
     shutil.copy(place.path, tmp_path / "old copy")
-    place.lose_disk()
+    await place.lose_disk()
     await made(place)
-    place.lose_disk()
+    await place.lose_disk()
     shutil.copy(tmp_path / "old copy", place.path)
     with pytest.raises(StoreUnusable, match="an old copy has forgotten promises"):
         place.open()
@@ -426,17 +427,18 @@ async def test_a_lost_marker_is_written_again(place: OnSqlite) -> None:
 async def test_a_url_names_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("sqlite:///one.db", f"sqlite:///{tmp_path}/two.db"):
-        await open_store(url, bank=BANK, marker=tmp_path / f"{url[-6:-3]}.marker", now_ms=1).close()
+        store = await open_store(url, bank=BANK, marker=tmp_path / f"{url[-6:-3]}.marker", now_ms=1)
+        await store.close()
     assert {"one.db", "two.db"} <= set(os.listdir(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("url", "why"),
-    [("postgresql://bank@db/bank", "SQLite only"), ("bank.db", "sqlite:///path"), ("sqlite:///", "sqlite:///path")],
+    [("mysql://bank@db/bank", "postgresql://"), ("bank.db", "sqlite:///path"), ("sqlite:///", "sqlite:///path")],
 )
-def test_another_engine_is_refused_with_what_to_write(tmp_path: Path, url: str, why: str) -> None:
+async def test_another_engine_is_refused_with_what_to_write(tmp_path: Path, url: str, why: str) -> None:
     with pytest.raises(Misconfigured, match=why):
-        open_store(url, bank=BANK, marker=tmp_path / "marker", now_ms=1)
+        await open_store(url, bank=BANK, marker=tmp_path / "marker", now_ms=1)
 
 
 # Flushing for real ------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ class Stack:
         wrapping = Wrapping(
             clock=self.clocks[code], chance=chance, monotonic=self.loop.time, transport=Wire(self, code)
         )
-        life.service = service = Service(self.settings[code], wrapping)
+        life.service = service = await Service.open(self.settings[code], wrapping)
         app = service.app()
         async with app.router.lifespan_context(app):
             life.app = app

@@ -5,6 +5,7 @@
     ├── NotSigned            a request or an answer is not signed as it must be (distribank.peers.signatures)
     ├── StoreBreakage
     │   ├── DurabilityLost   a write may or may not be on the disk: this process must stop, the log decides
+    │   ├── StoreAway        the database server cannot be reached: what became of a write is unknown, not failed
     │   ├── StoreInUse       another process has this data directory
     │   └── StoreUnusable    a newer schema, another bank's database, an unreadable file
     ├── KeyReused            an idempotency key came back with other content
@@ -38,6 +39,13 @@ class StoreBreakage(Breakage):
 
 class DurabilityLost(StoreBreakage):
     """A flush failed. What was being written is unknown, never undone and never retried: stop and recover."""
+
+
+class StoreAway(StoreBreakage):
+    """The database server is out of reach. A decision that was under way is made or not: unknown, not failed."""
+
+    def __init__(self, why: str = "the bank's database is out of reach") -> None:
+        super().__init__(f"{why}; send this again in a moment, with the same idempotency key")
 
 
 class StoreInUse(StoreBreakage):

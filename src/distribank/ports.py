@@ -127,14 +127,17 @@ class Store(Protocol):
     def waited_seconds(self) -> float:
         """Time that decisions have spent waiting for their turn, in all."""
 
-    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[D]]) -> D:
+    async def decide(
+        self, names: Iterable[str], body: Callable[[Unit], Awaitable[D]], then: Callable[[D], None] | None = None
+    ) -> D:
         """Run *body* with exclusive access to *names* (``account:…``, ``transaction:…``, ``key:…``, ``book:…``);
         what it writes is one atomic write, and what it returns is returned.
 
         With an embedded engine the write is queued when this returns, and becomes durable in the order queued: what
         depends on it waits for ``flushed``. With a shared one it is durable. *body* may be run more than once, where
         what it read had changed or the database was lost sight of; then only its last run counts, so that it must
-        have no effect but through its unit. What it raises, it raises here, and nothing is written.
+        have no effect but through its unit. What it raises, it raises here, and nothing is written. *then* is called
+        with the result once that is decided, whether or not the caller still waits.
         """
 
     async def get(self, kind: type[R], *key: str) -> R | None:

@@ -76,19 +76,31 @@ class Wrapping:
 
 
 class Service:
-    """One bank, put together and not yet running. Raises ``Breakage`` for whatever it must not start with."""
+    """One bank, put together and not yet running. ``open`` makes one."""
 
-    def __init__(self, settings: Settings, wrapping: Wrapping) -> None:
+    @classmethod
+    async def open(cls, settings: Settings, wrapping: Wrapping) -> Service:
+        """The bank of these *settings*, its store opened. Raises ``Breakage`` for whatever it must not start with."""
+        _check_retention(settings)
+        Roster.load(settings.network_file)
+        metrics = Metrics()
+        store = await _open_store(settings, wrapping.clock.wall_ms(), wrapping.chance, metrics)
+        try:
+            return cls(settings, wrapping, store, metrics)
+        except BaseException:
+            await store.close()
+            raise
+
+    def __init__(self, settings: Settings, wrapping: Wrapping, store: Store, metrics: Metrics) -> None:
         self.settings = settings
         self.monotonic = wrapping.monotonic
         self.clock = clock = wrapping.clock
-        chance, metrics = wrapping.chance, Metrics()
-        _check_retention(settings)
+        chance = wrapping.chance
         self.roster = roster = Roster.load(settings.network_file)
         key = load_private_key(settings.private_key_file)
         signer = Signer(own_keyid(roster, settings.bank_code, key, settings.private_key_file), key, clock, chance)
         verifier = Verifier(roster.keys, clock)
-        self.store = wrapping.store(_open_store(settings, clock.wall_ms(), chance, metrics))
+        self.store = wrapping.store(store)
         self.peers = HttpPeers(
             roster,
             signer,
@@ -168,7 +180,7 @@ def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
 
 
 async def _serve(settings: Settings, wrapping: Wrapping) -> int:
-    service = Service(settings, wrapping)
+    service = await Service.open(settings, wrapping)
     log.info("%s (%s) listens on %s port %d", settings.bank_code, settings.bank_name, settings.host, settings.port)
     known_as = urlsplit(service.roster.own(settings.bank_code).url)
     if known_as.scheme == "http" and known_as.port not in (settings.port, None):
@@ -182,9 +194,9 @@ async def _serve(settings: Settings, wrapping: Wrapping) -> int:
     return await serve(app, settings.host, settings.port)
 
 
-def _open_store(settings: Settings, now_ms: int, chance: Chance, metrics: Metrics) -> Store:
+async def _open_store(settings: Settings, now_ms: int, chance: Chance, metrics: Metrics) -> Store:
     """The bank's database. The marker that tells a lost database from a new bank's stands beside its private key."""
-    return open_store(
+    return await open_store(
         settings.database_url,
         bank=settings.bank_code,
         marker=settings.private_key_file.with_suffix(".incarnation"),

@@ -91,10 +91,12 @@ class Batching:
                 moment.write([batch, key.names(batch.batch_id, batch.created_at)])
             return batch
 
-        batch = await self._rhythm.decide([key.lock], begin)
+        def start(batch: Batch) -> None:
+            if batch.batch_id == new.batch_id or not self._store.shared:  # else whoever began it runs it
+                self._start(batch, holder)
+
+        batch = await self._rhythm.decide([key.lock], begin, start)
         replayed = batch.batch_id != new.batch_id
-        if not replayed or not self._store.shared:
-            self._start(batch, holder)
         await self._store.flushed()
         running = self._running.get(batch.batch_id)
         if running is not None:

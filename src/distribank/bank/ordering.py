@@ -138,16 +138,21 @@ class Ordering:
             moment.persist(step, key.names(identity, now.wall_ms), lazy=begun)
             return step
 
+        drives: list[Drive] = []
+
+        def drive(step: Step) -> None:
+            known = step.transaction
+            assert known is not None
+            if known.id == identity and known.state is State.PREPARING:
+                drives.append(self._coordinating.drive(known))
+            elif known.id == identity:
+                self._coordinating.count(known)
+
         names = [key.lock, *account_locks(accounts), *self._position_locks(legs)]
-        step = await self._rhythm.decide(names, begin)
+        step = await self._rhythm.decide(names, begin, drive)
         known = step.transaction
         assert known is not None
-        if known.id != identity:
-            return known, None, True
-        if known.state is not State.PREPARING:
-            self._coordinating.count(known)
-            return known, None, False
-        return known, self._coordinating.drive(known), False
+        return known, drives[0] if drives else None, known.id != identity
 
     async def _earlier(self, moment: Moment, key: KeyName) -> Transaction | None:
         """The transaction that this key stands for, if its client may hear of it now."""

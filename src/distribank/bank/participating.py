@@ -142,24 +142,23 @@ class Participating:
                     steps.append(await self._carry_out(moment, message, accounts))
             return steps
 
-        steps = await self._rhythm.decide([name for names, _ in touched for name in names], decide)
+        def follow(steps: list[Step | None]) -> None:
+            for message, step in zip(messages, steps, strict=True):
+                if step is not None:
+                    self._follow(message, step)
+
+        steps = await self._rhythm.decide([name for names, _ in touched for name in names], decide, follow)
         # None: it was prepared while this waited for its turn. Once more, now with the locks of its accounts.
         again = [message for message, step in zip(messages, steps, strict=True) if step is None]
         later = iter(await self._decide(sender, clock, again) if again else ())
-        return [
-            next(later) if step is None else self._decided(message, step)
-            for message, step in zip(messages, steps, strict=True)
-        ]
+        return [next(later) if step is None else step.answer or Acknowledged(already=True) for step in steps]
 
-    def _decided(self, message: Decisive, step: Step) -> Answer:
-        """*step* has been taken: whoever finishes what is unfinished hears of it, and whoever asked."""
-        if isinstance(message, Prepare):
-            if step.transaction is not None and step.transaction.state is State.PREPARED:
-                self.watch(step.transaction)
-            assert step.answer is not None, "a prepare is always answered"
-            return step.answer
-        self._heard(message.transaction, step, message.at if isinstance(message, Commit) else 0)
-        return step.answer or Acknowledged(already=True)
+    def _follow(self, message: Decisive, step: Step) -> None:
+        """*step* has been taken: whoever finishes what is unfinished hears of it."""
+        if not isinstance(message, Prepare):
+            self._heard(message.transaction, step, message.at if isinstance(message, Commit) else 0)
+        elif step.transaction is not None and step.transaction.state is State.PREPARED:
+            self.watch(step.transaction)
 
     def _heard(self, transaction: str, step: Step, at: int) -> None:
         """An outcome has been heard, stamped *at* where it is a commit; where that settles it, nobody need be asked."""
@@ -198,6 +197,7 @@ class Participating:
             reaches_back_to=self._store.reaches_back_to,
         )
         step = participant.step(Event.PREPARE, situation)
+        assert step.answer is not None, "a prepare is always answered"
         moment.persist(step, lazy=not step.forced)
         return step
 

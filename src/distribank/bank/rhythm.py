@@ -91,12 +91,14 @@ class Rhythm:
 
     # Decide
 
-    async def decide(self, names: Iterable[str], body: Callable[[Moment], Awaitable[T]]) -> T:
+    async def decide(
+        self, names: Iterable[str], body: Callable[[Moment], Awaitable[T]], then: Callable[[T], None] | None = None
+    ) -> T:
         """One moment of deciding, with exclusive access to *names*: see ``ports.Store.decide``.
 
-        *body* may be run again, and so does nothing but through its moment; what follows from its result is done by
-        the caller. What it persisted is seen by the next decision. Nobody outside may hear of it before
-        ``store.flushed()`` has returned.
+        *body* may be run again, and so does nothing but through its moment; what has to follow from its result, though
+        whoever waits for it has gone, is for *then*. What it persisted is seen by the next decision. Nobody outside may
+        hear of it before ``store.flushed()`` has returned.
         """
         moment: Moment | None = None
 
@@ -105,11 +107,14 @@ class Rhythm:
             moment = Moment(self, unit)
             return await body(moment)
 
-        result = await self.store.decide(names, run)
-        assert moment is not None, "nothing was decided"
-        for what, transaction in moment.alarms:
-            self.alarm(what, transaction)
-        return result
+        def follow(result: T) -> None:
+            assert moment is not None, "nothing was decided"
+            for what, transaction in moment.alarms:
+                self.alarm(what, transaction)
+            if then is not None:
+                then(result)
+
+        return await self.store.decide(names, run, follow)
 
     def alarm(self, what: str, transaction: str) -> None:
         """An operator must hear of this: the protocol was broken, or a promise was lost."""

@@ -81,7 +81,7 @@ async def _all(asked: Asked) -> dict[str, float]:
 
 async def _flush(scratch: Path) -> float:
     """A durable write of one row through the shipped store, milliseconds."""
-    store = open_store(f"sqlite:///{scratch}/bank.db", bank="99990001", marker=scratch / "marker", now_ms=0)
+    store = await open_store(f"sqlite:///{scratch}/bank.db", bank="99990001", marker=scratch / "marker", now_ms=0)
     values = iter(range(10 * TIMES))
 
     async def one() -> None:

@@ -137,7 +137,7 @@ async def fill(order: Order, told: Told) -> None:
     settings = Settings.load(Path(order.env_file))
     now_ms = time.time_ns() // 1_000_000
     marker = settings.private_key_file.with_suffix(".incarnation")
-    store = open_store(settings.database_url, bank=settings.bank_code, marker=marker, now_ms=now_ms)
+    store = await open_store(settings.database_url, bank=settings.bank_code, marker=marker, now_ms=now_ms)
     try:
         done, total = 0, order.accounts + order.past
         rows = _rows(

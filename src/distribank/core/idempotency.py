@@ -40,7 +40,7 @@ class KeyName:
 
     @property
     def lock(self) -> str:
-        return f"key:{self.owner}:{self.route}:{self.key}"
+        return f"key:{self.owner}\n{self.route}\n{self.key}"  # none of the three has a line end
 
     def names(self, subject: str, now_ms: int, refusal: Refusal | None = None) -> IdempotencyKey:
         """The row that makes *subject* what this key did, or *refusal* why it did nothing."""

@@ -1,12 +1,15 @@
 """Where a bank keeps what it must never forget: one file per engine, siblings of equal rank, behind ``ports.Store``.
 
-``group``   the group commit that both share: an overlay of queued rows, one flush for all that waits together.
-``sqlite``  the embedded engine that ships (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
-            ``sqlite_rows`` is the table of kinds: how each is written and read. Their sentences and columns stand by
-            domain in ``sqlite_ledger`` (accounts, holds, entries, books), ``sqlite_transfers`` (transactions, records)
-            and ``sqlite_registry`` (persons, companies, consents, keys, batches, counters); ``sqlite_columns`` is
-            the JSON inside a column. ``sqlite_queries``, ``sqlite_collect`` and ``sqlite_recount`` hold the rest of
-            its SQL.
+``columns``, ``rows``  what SQL keeps, for both engines: the table of kinds, how each is written and read. Sentences and
+            columns stand by domain in ``rows_ledger`` (accounts, holds, entries, books), ``rows_transfers``
+            (transactions, records) and ``rows_registry`` (persons, companies, consents, keys, batches, counters);
+            ``rows_queries`` are the lists, ``rows_recount`` the audit.
+``group``   the group commit of those who have their rows to themselves: an overlay of queued rows, one flush for all.
+``sqlite``  the embedded engine (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
+            ``sqlite_collect`` deletes what may be forgotten.
+``postgres``  the shared engine (through asyncpg), for several processes of one bank; ``postgres_schema.sql`` is its
+            schema, ``postgres_opening`` opens it, ``postgres_words`` has its own sentences and translates the others.
+``marker``  which database is a bank's latest, kept beside its key.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
 ``recount`` the findings of an audit, in words.
 
@@ -24,6 +27,7 @@ from distribank.ports import Chance, Row, Store, Unit
 __all__ = ["open_store", "put"]
 
 SQLITE = "sqlite:///"
+POSTGRES = "postgresql://"
 
 
 async def put(store: Store, rows: Iterable[Row]) -> None:
@@ -36,7 +40,7 @@ async def put(store: Store, rows: Iterable[Row]) -> None:
     await store.flushed()
 
 
-def open_store(
+async def open_store(
     url: str,
     *,
     bank: str,
@@ -46,19 +50,26 @@ def open_store(
     on_broken: Callable[[DurabilityLost], None] | None = None,
     on_flush: Callable[[float, int], None] | None = None,
 ) -> Store:
-    """The store at *url*: ``sqlite:///relative/bank.db`` or ``sqlite:////absolute/bank.db``.
+    """The store at *url*: ``sqlite:///relative/bank.db``, ``sqlite:////absolute/bank.db`` or ``postgresql://…``.
 
     The other parameters are those of ``SqliteStore``. Raises ``Misconfigured`` for any other engine, ``StoreInUse`` if
-    another process serves from it, ``StoreUnusable`` if this bank must not.
+    another process has it to itself, ``StoreUnusable`` if this bank must not serve from it.
     """
-    if url.startswith(("postgresql://", "postgres://")):
-        raise Misconfigured(
-            "this version keeps a bank in SQLite only (PostgreSQL is planned); "
-            "set the database to sqlite:///path/to/bank.db"
+    if url.startswith(POSTGRES):
+        try:
+            from distribank.store.postgres import PostgresStore  # here: its driver comes with an extra
+        except ModuleNotFoundError as missing:
+            raise Misconfigured(
+                "PostgreSQL's driver is missing: pip install 'distribank[postgres]' brings it"
+            ) from missing
+        return await PostgresStore.open(
+            url, bank=bank, marker=marker, now_ms=now_ms, chance=chance, on_broken=on_broken, on_flush=on_flush
         )
     path = url.removeprefix(SQLITE)
     if path == url or not path:
-        raise Misconfigured(f'"{url}" is no database that can be opened; write sqlite:///path/to/bank.db')
+        raise Misconfigured(
+            f'"{url}" is no database that can be opened; write sqlite:///path/to/bank.db or postgresql://…'
+        )
 
     from distribank.store.sqlite import SqliteStore  # here: a simulation without apsw's extension never needs it
 

@@ -258,14 +258,19 @@ class GroupCommit(ABC):
         """Time that decisions have spent waiting for their turn, in all."""
         return self.locks.waited_seconds
 
-    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[D]]) -> D:
+    async def decide(
+        self, names: Iterable[str], body: Callable[[Unit], Awaitable[D]], then: Callable[[D], None] | None = None
+    ) -> D:
         """Run *body* once, under the locks of *names*; what it writes is queued when this returns.
 
         The locks are let go before it is durable: nobody outside hears of it earlier, and nothing that follows it can
         become durable first.
         """
         async with self.locks.hold(names):
-            return await body(self)
+            result = await body(self)
+        if then is not None:
+            then(result)
+        return result
 
     async def settled(self) -> None:
         """Return once ``find`` shows all that was decided before this."""

@@ -26,10 +26,10 @@ from distribank.core.clock import MAX_STAMP
 from distribank.ports import Chance, Query, Recount
 from distribank.store import sqlite_files
 from distribank.store.group import Group, GroupCommit
+from distribank.store.rows import READ, writes_of
+from distribank.store.rows_queries import QUESTIONS, parameters_of
+from distribank.store.rows_recount import add_up, questions
 from distribank.store.sqlite_collect import sweep_up
-from distribank.store.sqlite_queries import QUESTIONS, parameters_of
-from distribank.store.sqlite_recount import recount
-from distribank.store.sqlite_rows import READ, write_rows
 
 R = TypeVar("R")
 
@@ -129,7 +129,9 @@ class SqliteStore(GroupCommit):
         try:
             reader = sqlite_files.open_reader(self._path, self._vfs)
             try:
-                return recount(reader, at)
+                reader.execute("PRAGMA temp_store = FILE")
+                reader.execute("BEGIN")
+                return add_up([reader.execute(sentence, bound).fetchall() for sentence, bound in questions(at)])
             finally:
                 reader.close()
         except apsw.Error as error:
@@ -155,7 +157,8 @@ class SqliteStore(GroupCommit):
         writer.execute("BEGIN IMMEDIATE")
         for sweep in group.sweeps:
             sweep_up(writer, sweep)
-        write_rows(writer, group, self._recent)
+        for sentence, rows in writes_of(group, self._recent):
+            writer.executemany(sentence, rows)
         stamp = group.last_stamp()
         if stamp > self._last_stamp:
             writer.execute(SAVE_LAST_STAMP, (stamp,))

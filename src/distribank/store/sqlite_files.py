@@ -4,13 +4,6 @@ Responsible for everything before the first row is read: the lock that keeps a s
 this is the right database, its creation, its versions, and the marker that tells a lost disk from a new bank. Every
 setting of SQLite that durability rests on is said here. Nothing here waits for the event loop: opening takes
 milliseconds and happens before a bank serves.
-
-**Why a marker.** A participant that finds nothing in its log about a transaction may promise never to vote on it.
-A log that was lost cannot tell "never voted" from "the vote was lost", and must not promise (``protocol.md``, the
-inquiry column). So the first database of a bank leaves a marker outside its own directory, beside the bank's private
-key; a bank with a marker but no database has lost a disk: its new log reaches back to this moment and no further,
-and its new incarnation keeps it from answering "aborted" for what the lost log may have decided. The marker also
-tells where the database stood, so that a mistyped setting does not pass for a lost disk.
 """
 
 from __future__ import annotations
@@ -27,6 +20,7 @@ import apsw
 
 from distribank.breakages import StoreInUse, StoreUnusable
 from distribank.ports import Chance
+from distribank.store.marker import read_marker, write_marker
 
 log = logging.getLogger("distribank.store")
 
@@ -53,14 +47,6 @@ class Identity:
     incarnation: str
     reaches_back_to: int
     last_stamp: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Marker:
-    """Which database is the bank's latest, and where it stood when it was last opened."""
-
-    incarnation: str
-    path: Path
 
 
 def lock(path: Path) -> int:
@@ -185,13 +171,17 @@ def _create(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_ms
             marker,
             path,
         )
-        _write_marker(marker, incarnation, path)  # first: a database that the marker does not name would be refused
+        write_marker(
+            marker, incarnation, str(path.absolute())
+        )  # first: a database that the marker does not name would be refused
     writer.execute("BEGIN IMMEDIATE")
     writer.execute(_script("schema.sql"))
     writer.execute(INSERT_META, (bank, incarnation, reaches_back_to))
     writer.execute("COMMIT")
     if not lost:
-        _write_marker(marker, incarnation, path)  # second: a bank that never had a database has lost nothing
+        write_marker(
+            marker, incarnation, str(path.absolute())
+        )  # second: a bank that never had a database has lost nothing
     return Identity(bank, incarnation, reaches_back_to, 0)
 
 
@@ -226,52 +216,23 @@ def _script(name: str) -> str:
 
 def check_place(path: Path, marker: Path) -> None:
     """Refuse to begin an empty database at *path* while the bank's own stands elsewhere: a setting is mistyped."""
-    named = _read_marker(marker)
-    if named is None or path.exists() or named.path == path.absolute() or not named.path.is_file():
+    named = read_marker(marker)
+    if named is None or path.exists() or named.place == str(path.absolute()) or not Path(named.place).is_file():
         return
     raise StoreUnusable(
-        f"there is no database at {path}, but {marker} says that this bank's is {named.path}, and it is there: "
+        f"there is no database at {path}, but {marker} says that this bank's is {named.place}, and it is there: "
         "correct DISTRIBANK_DATABASE_URL"
     )
 
 
 def _check_marker(identity: Identity, path: Path, marker: Path) -> None:
     """A database that is not the bank's latest is an old copy: what the latest promised is not in it."""
-    named = _read_marker(marker)
+    named = read_marker(marker)
     if named is not None and named.incarnation != identity.incarnation:
         raise StoreUnusable(
-            f"{path} is not the latest database of bank {identity.bank}: {marker} names {named.path}, incarnation "
+            f"{path} is not the latest database of bank {identity.bank}: {marker} names {named.place}, incarnation "
             f"{named.incarnation}, and this one is {identity.incarnation}; an old copy has forgotten promises and must "
             "not be served: put the latest one back"
         )
-    if named is None or named.path != path.absolute():
-        _write_marker(marker, identity.incarnation, path)
-
-
-def _read_marker(marker: Path) -> _Marker | None:
-    """What *marker* says of the bank's latest database; ``None`` if there is none yet."""
-    try:
-        incarnation, _, place = marker.read_text(encoding="utf-8").partition("\n")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeError) as error:
-        raise StoreUnusable(f"cannot read the marker {marker}: {error}; it is two lines of text") from error
-    return _Marker(incarnation.strip(), Path(place.strip()))
-
-
-def _write_marker(marker: Path, incarnation: str, path: Path) -> None:
-    """Replace the marker as a whole, durably."""
-    draft = marker.with_name(marker.name + ".new")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(f"{incarnation}\n{path.absolute()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(marker)
-        directory = os.open(marker.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise StoreUnusable(f"cannot write the marker {marker}: {error.strerror}") from error
+    if named is None or named.place != str(path.absolute()):
+        write_marker(marker, identity.incarnation, str(path.absolute()))

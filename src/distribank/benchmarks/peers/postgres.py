@@ -192,7 +192,7 @@ class Cluster:
         self._directory = directory
         self._log = directory.with_suffix(".log")
         directory.mkdir(mode=0o700)
-        self._as_whom = _as_whom(directory)
+        self._as_whom = as_whom(directory)
         self._host = _short(directory)
 
     @asynccontextmanager
@@ -274,7 +274,7 @@ def _short(directory: Path) -> str:
     return str(descriptors / str(os.open(directory, os.O_RDONLY)) if descriptors.is_dir() else directory)
 
 
-def _as_whom(directory: Path) -> list[str]:
+def as_whom(directory: Path) -> list[str]:
     """What stands in front of a program of PostgreSQL's, so that it ends with this process, and is not root.
 
     PostgreSQL refuses to run as root. In a user namespace of its own root is nobody in particular, and may still use

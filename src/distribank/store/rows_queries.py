@@ -1,7 +1,8 @@
-"""The named questions of ``ports.Queries``, as SQLite is asked them.
+"""The named questions of ``ports.Queries``, as an engine is asked them.
 
 Each is one sentence that an index answers in its own order, so that a page costs what it returns. Parameters are the
-key (?1, ?2 …), then the sort key of the row before the page, then the limit. The writer of rows is ``sqlite_rows``.
+key (?1, ?2 …), then the sort key of the row before the page, then the limit. What only one engine
+understands stands in its own words in ``postgres_words``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, Final
 
 from distribank.core.clock import MAX_STAMP
 from distribank.ports import Queries
-from distribank.store.sqlite_columns import Columns
-from distribank.store.sqlite_ledger import (
+from distribank.store.columns import Columns
+from distribank.store.rows_ledger import (
     ACCOUNT,
     ASSIGNMENT,
     BOOK,
@@ -26,8 +27,8 @@ from distribank.store.sqlite_ledger import (
     entry_of,
     hold_of,
 )
-from distribank.store.sqlite_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
-from distribank.store.sqlite_transfers import (
+from distribank.store.rows_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
+from distribank.store.rows_transfers import (
     HEURISTIC,
     RECORD,
     TRANSFER,

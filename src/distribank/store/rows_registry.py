@@ -1,8 +1,8 @@
-"""Who may act at this bank, and what is remembered of what they asked for, as rows in SQLite.
+"""Who may act at this bank, and what is remembered of what they asked for, as rows in SQL.
 
 Responsible for the sentences that write and read persons, companies, consents, idempotency keys, batches and counters,
 and for their columns. All six kinds are replaced whole, whatever has changed in them. Money stands in
-``sqlite_ledger``. Nothing here judges a permission or decides when to write.
+``rows_ledger``. Nothing here judges a permission or decides when to write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distribank.core.consents import Consent
 from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Company
-from distribank.store.sqlite_columns import Columns, items_json, items_of, refusal_json, refusal_of
+from distribank.store.columns import Columns, items_json, items_of, refusal_json, refusal_of
 
 # Persons and companies --------------------------------------------------------------------------------------------
 

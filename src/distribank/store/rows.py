@@ -1,18 +1,16 @@
-"""Rows as SQLite keeps them: which sentence writes each kind, which reads it, and what its columns are.
+"""Rows as SQL keeps them: which sentence writes each kind, which reads it, and what its columns are.
 
-Three tables of kinds and the one function that writes a group by them; the sentences and columns themselves stand by
-domain in ``sqlite_ledger``, ``sqlite_transfers`` and ``sqlite_registry``. By hand, because it is the hot path: there is
-no mapping layer, and where columns are a row's fields as they are, ``attrgetter`` takes them, named one by one. What is
-written is read back equal, type for type (``tests/test_store_sqlite.py`` makes up rows of every kind to show it).
-Nothing here decides when to write.
+Three tables of kinds and the one function that turns a group into writes by them; sentences and columns themselves
+stand by domain in ``rows_ledger``, ``rows_transfers`` and ``rows_registry``, for both engines, with SQLite's ``?``.
+By hand, because it is the hot path: there is no mapping layer, and where columns are a row's fields as they are,
+``attrgetter`` takes them, named one by one. What is written is read back equal, type for type
+(``tests/test_store_sqlite.py`` makes up rows of every kind to show it). Nothing here decides when to write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
-
-import apsw
 
 from distribank.core.batches import Batch
 from distribank.core.consents import Consent
@@ -22,11 +20,11 @@ from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
 from distribank.core.protocol import Record, Transaction
 from distribank.core.suspense import Assignment
-from distribank.store import sqlite_ledger as ledger
-from distribank.store import sqlite_registry as registry
-from distribank.store import sqlite_transfers as transfers
-from distribank.store.group import Group, Recent
-from distribank.store.sqlite_columns import Columns
+from distribank.store import rows_ledger as ledger
+from distribank.store import rows_registry as registry
+from distribank.store import rows_transfers as transfers
+from distribank.store.columns import Columns, Known, Writes
+from distribank.store.group import Group
 
 PUT: Final[dict[type, tuple[str, Callable[[Any], Columns]]]] = {
     Company: (registry.PUT_COMPANY, registry.company_columns),
@@ -66,15 +64,15 @@ READ: Final[dict[type, tuple[str, Callable[[Columns], Any]]]] = {
 """How one row is read by its whole key."""
 
 
-def write_rows(writer: apsw.Connection, group: Group, recent: Mapping[type, Recent]) -> None:
-    """Write all rows of *group* within the open transaction; *recent* are durable rows, where they are remembered."""
-    ledger.write_accounts(writer, group.puts[Account], recent[Account])
-    transfers.write_transfers(writer, group.puts[Transaction], recent[Transaction])
+def writes_of(group: Group, known: Mapping[type, Known]) -> Iterator[Writes]:
+    """All that writes the rows of *group*, in order; *known* are durable rows, where they are at hand."""
+    yield from ledger.account_writes(group.puts[Account], known[Account])
+    yield from transfers.transfer_writes(group.puts[Transaction], known[Transaction])
     for kind, (statement, columns_of) in PUT.items():
         puts = group.puts[kind]
         if puts:
-            writer.executemany(statement, map(columns_of, puts.values()))
+            yield statement, [columns_of(row) for row in puts.values()]
     for kind, (statement, columns_of) in ADD.items():
         added = group.added[kind]
         if added:
-            writer.executemany(statement, map(columns_of, added))
+            yield statement, [columns_of(row) for row in added]

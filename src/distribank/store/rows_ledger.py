@@ -1,4 +1,4 @@
-"""The ledger's rows in SQLite: accounts with their holders, holds, entries, the bank's own books, and what was assigned
+"""The ledger's rows in SQL: accounts with their holders, holds, entries, the bank's own books, and what was assigned
 out of one of them.
 
 Responsible for the sentences that write and read these six kinds, and for their columns. A leg changes only its
@@ -8,11 +8,9 @@ and its holders are left alone. Nothing here adds up an amount or decides when t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final
-
-import apsw
 
 from distribank.core.ledger import (
     Account,
@@ -30,8 +28,7 @@ from distribank.core.ledger import (
 )
 from distribank.core.suspense import Assignment
 from distribank.core.transfer import Direction
-from distribank.store.group import Recent
-from distribank.store.sqlite_columns import Columns, loads
+from distribank.store.columns import Columns, Known, Writes, loads
 
 # Accounts ---------------------------------------------------------------------------------------------------------
 
@@ -61,20 +58,20 @@ ACCOUNT: Final = """
 """
 
 
-def write_accounts(writer: apsw.Connection, accounts: dict[str, Account], recent: Recent) -> None:
+def account_writes(accounts: Mapping[str, Account], known: Known) -> Iterator[Writes]:
     """Only the sums, where that is all that has changed since the account was last durable."""
     moved, whole = [], []
     for account in accounts.values():
-        if _only_moved(account, recent.get(account.number)):
+        if _only_moved(account, known.get(account.number)):
             moved.append((*_sums(account), account.number))
         else:
             whole.append(account)
     if moved:
-        writer.executemany(MOVE_ACCOUNT, moved)
+        yield MOVE_ACCOUNT, moved
     if whole:
-        writer.executemany(PUT_ACCOUNT, map(_account_columns, whole))
-        writer.executemany(REMOVE_HOLDERS, [(account.number,) for account in whole])
-        writer.executemany(
+        yield PUT_ACCOUNT, [_account_columns(account) for account in whole]
+        yield REMOVE_HOLDERS, [(account.number,) for account in whole]
+        yield (
             ADD_HOLDER,
             [
                 (account.number, position, holder.holder_id, holder.cpf, holder.name, holder.role)

@@ -1,6 +1,6 @@
 """What one column holds of what has no table of its own: legs, votes, names and refusals, as JSON and back.
 
-Shared by the modules that turn rows into columns: ``sqlite_ledger``, ``sqlite_transfers``, ``sqlite_registry``. What is
+Shared by the modules that turn rows into columns: ``rows_ledger``, ``rows_transfers``, ``rows_registry``. What is
 written here is read back equal, type for type; nobody else writes such a column, so nothing is checked on the way back.
 What a transaction gathers is NULL while there is none of it; legs and items are written even if there are none, for a
 transfer whose legs are NULL has no order.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # the former
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from distribank.core.batches import BatchItem
 from distribank.core.consents import ConsentUse
@@ -20,7 +20,17 @@ from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Counterparty, Direction, Leg
 
 Columns = tuple[Any, ...]
-"""One row as SQLite takes it and gives it: its values in the order of the sentence that names them."""
+"""One row as an engine takes it and gives it: its values in the order of the sentence that names them."""
+
+Writes = tuple[str, list[Columns]]
+"""A sentence, and the columns of each row that it writes."""
+
+
+class Known(Protocol):
+    """Rows of one kind that are durable, by key, as far as they are at hand."""
+
+    def get(self, key: Any, /) -> Any: ...
+
 
 _encode: Final = c_make_encoder(None, None, encode_basestring, None, ":", ",", False, False, True)
 loads: Final = json.loads

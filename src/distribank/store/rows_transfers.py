@@ -1,4 +1,4 @@
-"""Transactions in SQLite, in the table ``transfer``; the records that tell what became of each; what was forced.
+"""Transactions in SQL, in the table ``transfer``; the records that tell what became of each; what was forced.
 
 Responsible for the sentences that write and read these kinds, and for their columns. A later state does not change what
 was ordered, so where the durable transaction is remembered it is *moved*: only its progress is written, never the order
@@ -7,18 +7,17 @@ or the subjects again. Records are added and never replaced. Nothing here knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Final
-
-import apsw
 
 from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.protocol import Record, RecordKind, Role, State, Transaction
 from distribank.core.transfer import Order
-from distribank.store.group import Recent
-from distribank.store.sqlite_columns import (
+from distribank.store.columns import (
     Columns,
+    Known,
+    Writes,
     damage_json,
     damage_of,
     legs_json,
@@ -56,7 +55,9 @@ MOVE_TRANSFER: Final = """
                         because = ?, votes = ?, counterparties = ?
      WHERE id = ?
 """
-ADD_SUBJECT: Final = "INSERT OR IGNORE INTO transfer_subject (subject, begun_at, id) VALUES (?, ?, ?)"
+ADD_SUBJECT: Final = """
+    INSERT INTO transfer_subject (subject, begun_at, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING
+"""
 TRANSFER: Final = """
     SELECT transfer.id, role, state, transfer.begun_at, prepared_at, commit_at, decided_at, completed_at, vote_by,
            end_to_end_id, holder_cpf, holder_id, description, ordered_at, legs,
@@ -73,19 +74,19 @@ UNFINISHED: Final = (
 """In the words of the partial index ``transfer_unfinished``: in others the same would walk the whole table."""
 
 
-def write_transfers(writer: apsw.Connection, transactions: dict[str, Transaction], recent: Recent) -> None:
+def transfer_writes(transactions: Mapping[str, Transaction], known: Known) -> Iterator[Writes]:
     """Only what a later state can change, where the transaction is durable already: never the order again."""
     moved, whole = [], []
     for transaction in transactions.values():
-        if _same_order(transaction, recent.get(transaction.id)):
+        if _same_order(transaction, known.get(transaction.id)):
             moved.append(_progress(transaction))
         else:
             whole.append(transaction)
     if moved:
-        writer.executemany(MOVE_TRANSFER, moved)
+        yield MOVE_TRANSFER, moved
     if whole:
-        writer.executemany(PUT_TRANSFER, map(_transfer_columns, whole))
-        writer.executemany(ADD_SUBJECT, [(subject, t.begun_at, t.id) for t in whole for subject in t.subjects])
+        yield PUT_TRANSFER, [_transfer_columns(transaction) for transaction in whole]
+        yield ADD_SUBJECT, [(subject, t.begun_at, t.id) for t in whole for subject in t.subjects]
 
 
 def _same_order(transaction: Transaction, known: Transaction | None) -> bool:
@@ -173,10 +174,19 @@ def transfer_of(columns: Columns) -> Transaction:
 
 
 def _order_of(
-    end_to_end_id: str, cpf: str, holder_id: str, description: str | None, ordered_at: int, legs: str | None
+    end_to_end_id: str | None,
+    cpf: str | None,
+    holder_id: str | None,
+    description: str | None,
+    ordered_at: int | None,
+    legs: str | None,
 ) -> Order | None:
-    if legs is None:
+    if legs is None:  # a tombstone: nothing was ever ordered here
         return None
+    assert end_to_end_id is not None
+    assert cpf is not None
+    assert holder_id is not None
+    assert ordered_at is not None
     return Order(end_to_end_id, cpf, holder_id, description, ordered_at, legs_of(legs))
 
 

@@ -1,0 +1,156 @@
+"""Before the first row of a PostgreSQL database is read: connections, whose database it is, its schema and versions.
+
+Every setting that durability and exclusion rest on is said here. A schema is made, or migrated, once, by whichever
+replica comes first: the others wait for its COMMIT. A newer schema, another bank's database, an old copy and a server
+that does not flush are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from distribank.breakages import StoreUnusable
+from distribank.ports import Chance
+from distribank.store import postgres_words as words
+from distribank.store.marker import read_marker, write_marker
+
+log = logging.getLogger("distribank.store")
+
+SCHEMA_VERSION: Final = 4
+MIGRATIONS: Final[dict[int, str]] = {}
+"""From each older schema version to the next: the name of a script beside ``postgres_schema.sql``."""
+
+CONNECT_S: Final = 5.0
+COMMAND_S: Final = 15.0
+LOCK_WAIT_MS: Final = 5_000
+IDLE_IN_TRANSACTION_MS: Final = 3_000
+"""How long a process that has been frozen in the middle of a write may keep others from the rows that it has locked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose database this is, and what its log can be relied on for."""
+
+    incarnation: str
+    reaches_back_to: int
+    last_stamp: int
+
+
+def settings_of(url: str) -> dict[str, Any]:
+    """What a connection to the database at *url* is made with; the server that takes writes is looked for."""
+    return {
+        "dsn": url,
+        "timeout": CONNECT_S,
+        "command_timeout": COMMAND_S,
+        "target_session_attrs": "primary",
+        "server_settings": {
+            "application_name": "distribank",
+            "lock_timeout": str(LOCK_WAIT_MS),
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+            "default_transaction_isolation": "read committed",
+        },
+    }
+
+
+async def identify(connection: Any, url: str, bank: str, marker: Path, now_ms: int, chance: Chance) -> Identity:
+    """Whose database this is, made first if it is empty; ``StoreUnusable`` if *bank* must not serve from it."""
+    await _check_server(connection)
+    if not await connection.fetchval(words.HAS_META):
+        await _create(connection, url, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
+    async with connection.transaction():
+        found = await connection.fetchrow(words.META)
+        if found is None:
+            raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
+        await _migrate(connection, found["version"])
+        if found["bank"] != bank:
+            raise StoreUnusable(
+                f"the database at {place_of(url)} belongs to bank {found['bank']}, not to {bank}; "
+                "check DISTRIBANK_DATABASE_URL"
+            )
+        _check_marker(found["incarnation"], found["earlier"].split(), url, marker, bank)
+        last_stamp = await connection.fetchval(words.GREATEST)
+    return Identity(found["incarnation"], found["reaches_back_to"], last_stamp)
+
+
+def place_of(url: str) -> str:
+    """*url* without the name and password in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+async def _check_server(connection: Any) -> None:
+    """Nothing that this bank says may rest on a COMMIT that waits for no disk."""
+    settings = await connection.fetchrow(words.SETTINGS)
+    for name in ("fsync", "full_page_writes"):
+        if settings[name] == "off":
+            raise StoreUnusable(f"the server runs with {name} = off: what it commits can be lost; turn it on")
+    if settings["synchronous_commit"] not in ("on", "remote_apply"):
+        raise StoreUnusable(
+            f"the server runs with synchronous_commit = {settings['synchronous_commit']}: set it to on for this "
+            "database or its user, so that COMMIT waits for the disk, and for the standby where there is one"
+        )
+
+
+async def _create(connection: Any, url: str, bank: str, marker: Path, now_ms: int, incarnation: str) -> None:
+    """Make the schema, unless another replica does at this moment."""
+    if await connection.fetchval(words.TABLES):
+        raise StoreUnusable(
+            f"the database at {place_of(url)} has tables of another program; give each bank a database of its own"
+        )
+    named = read_marker(marker)
+    if named is not None:
+        log.warning(
+            "bank %s had a database at %s, says %s, and the one at %s is empty. If the former is still there, or a "
+            "backup, stop this bank at once. What the lost one promised is unknown to this one, and it will say so",
+            bank,
+            named.place,
+            marker,
+            place_of(url),
+        )
+    try:
+        async with connection.transaction():
+            await connection.execute(_script("postgres_schema.sql"))
+            await connection.execute(
+                words.INSERT_META, SCHEMA_VERSION, bank, incarnation, now_ms if named is not None else 0
+            )
+    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):
+        return
+    if named is not None:
+        write_marker(marker, incarnation, place_of(url))
+
+
+async def _migrate(connection: Any, version: int) -> None:
+    """Bring an older schema to this version, in one atomic write; the row of ``meta`` is locked, so only once."""
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"this database was written by a newer version of distribank (schema {version}; this one knows up to "
+            f"{SCHEMA_VERSION}): start that version, or restore a backup made before it"
+        )
+    while version < SCHEMA_VERSION:
+        await connection.execute(_script(MIGRATIONS[version]))
+        version += 1
+        await connection.execute(words.SET_VERSION, version)
+
+
+def _check_marker(incarnation: str, earlier: list[str], url: str, marker: Path, bank: str) -> None:
+    """A database that is not the bank's latest is an old copy: what the latest promised is not in it."""
+    named = read_marker(marker)
+    if named is not None and named.incarnation != incarnation and named.incarnation not in earlier:
+        raise StoreUnusable(
+            f"the database at {place_of(url)} is not the latest of bank {bank}: {marker} names {named.place}, "
+            f"incarnation {named.incarnation}, and this one is {incarnation}; an old copy has forgotten promises and "
+            "must not be served: put the latest one back"
+        )
+    if named is None or (named.incarnation, named.place) != (incarnation, place_of(url)):
+        write_marker(marker, incarnation, place_of(url))
+
+
+def _script(name: str) -> str:
+    return resources.files("distribank.store").joinpath(name).read_text(encoding="utf-8")
