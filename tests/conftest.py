@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from distribank.simulation.loop import SimulatedLoop
+from tests.engines import ENGINE
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -51,7 +52,7 @@ def pytest_asyncio_loop_factories(
 
 def in_virtual_time(item: pytest.Item) -> bool:
     module = item.getparent(pytest.Module)
-    return module is not None and module.obj.__name__ in IN_VIRTUAL_TIME
+    return ENGINE == "memory" and module is not None and module.obj.__name__ in IN_VIRTUAL_TIME
 
 
 class InPlace(SimulatedLoop):

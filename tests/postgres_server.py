@@ -117,10 +117,10 @@ class Server:
     def stop(self) -> None:
         self._end(signal.SIGINT)
 
-    async def execute(self, sentence: str, database: str = "postgres") -> None:
+    async def execute(self, sentence: str, *bound: Any, database: str = "postgres") -> None:
         connection = await asyncpg.connect(self.url(database))
         try:
-            await connection.execute(sentence)
+            await connection.execute(sentence, *bound)
         finally:
             await connection.close()
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from distribank.bank import Bank, KeyName, TransferResult
 from distribank.breakages import StoreBreakage, Unreachable
@@ -24,6 +25,7 @@ from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
 from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
+from tests.engines import ENGINE, Databases, in_memory
 
 Weather = Callable[[str, str, Message], Awaitable[str]]
 """What happens to one message from one bank to another: "deliver", "lose request", "lose answer"; it may wait first."""
@@ -127,14 +129,13 @@ class World:
 
     vote_deadline: float = 0.3
     position_cap: int | None = None
-    make_store: Callable[[str, Callable[[float, int], None]], MemoryStore] = field(
-        default=lambda _code, on_flush: MemoryStore(on_flush=on_flush)
-    )
+    make_store: Callable[[str, Callable[[float, int], None]], MemoryStore] = in_memory
+    databases: Databases | None = field(default_factory=lambda: Databases() if ENGINE == "postgres" else None)
     clock: WallClock = field(default_factory=WallClock)
     sent: Counter[str] = field(default_factory=Counter)
     answered: list[tuple[str, str, Message, Answer]] = field(default_factory=list)
     banks: dict[str, Running] = field(default_factory=dict)
-    stores: dict[str, MemoryStore] = field(default_factory=dict)
+    stores: dict[str, Any] = field(default_factory=dict)
     group: asyncio.TaskGroup = field(init=False)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -154,7 +155,11 @@ class World:
         """Start a bank on its store, new or old, and let recovery read the log."""
         store = self.stores.get(code)
         if store is None:
-            store = self.stores[code] = self.make_store(code, lambda _seconds, _writes: self.changed.set())
+            if self.databases is not None:
+                store = await self.databases.open(code, self._flushed)
+            else:
+                store = self.make_store(code, self._flushed)
+            self.stores[code] = store
         wire = Wire(self, code)
         self.starts += 1
         chance = random.Random(f"{code} {self.starts}")  # noqa: S311 - repeatable, not secret
@@ -181,10 +186,16 @@ class World:
         """Kill a bank: nothing more is written, and what was not durable is gone (see ``MemoryStore.crash``)."""
         running = self.banks[code]
         store = self.stores[code]
-        self.stores[code] = store.crash(keep_in_flight=keep_in_flight)
         running.bank.ready = False
+        left = store.crash(keep_in_flight=keep_in_flight)
+        if self.databases is not None:
+            left = await self.databases.open(code, self._flushed, dead=store)
+        self.stores[code] = left
         running.stop.set()
         await running.stopped
+
+    def _flushed(self, _seconds: float, _writes: int) -> None:
+        self.changed.set()
 
     # What people do
 
@@ -332,3 +343,5 @@ async def world(count: int, **settings: object) -> AsyncIterator[World]:
             for task in list(group._tasks):  # type: ignore[attr-defined]
                 if task is not asyncio.current_task() and not any(task is r.stopped for r in made.banks.values()):
                     task.cancel()
+    if made.databases is not None:
+        await made.databases.close()

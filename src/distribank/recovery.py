@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from distribank.bank import Bank
-from distribank.breakages import DurabilityLost, Unreachable
+from distribank.breakages import StoreAway, StoreBreakage, Unreachable
 from distribank.core.protocol import IN_DOUBT, Answer, Fate, Message, Outcome, Refused, State, Transaction
 from distribank.ports import PeerStatus
 
@@ -109,10 +109,13 @@ class Recovery:
 
     async def _take_over(self) -> None:
         """The same while this bank serves, batches included."""
-        count = await self._claim()
+        try:
+            count = await self._claim()
+            await self._bank.batching.resume()
+        except StoreAway:
+            return  # it is looked again in a moment
         if count:
             log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
-        await self._bank.batching.resume()
 
     async def run(self) -> None:
         """Sweep for ever: what is due, and now and then what may be forgotten."""
@@ -142,6 +145,8 @@ class Recovery:
 
     async def _restart(self, known: Transaction) -> None:
         """Feed the restart event. What it sends is sent by the sweeps: together, and no more than a peer can take."""
+        if self._bank.coordinating.drives(known.id):
+            return
         if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation:
             await self._presume_abort(known)
         else:
@@ -180,8 +185,8 @@ class Recovery:
         finished = False
         try:
             finished = await self._attempt(transaction)
-        except DurabilityLost:
-            return  # the bank is stopping
+        except StoreBreakage:
+            return  # the bank is stopping, or its database is out of reach: later, then
         finally:
             self._running -= 1
             due.running = False

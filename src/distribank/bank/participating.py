@@ -123,19 +123,21 @@ class Participating:
         assert heuristic is not None, f"what was forced of {transaction} vanished"
         return heuristic
 
-    async def _decide(self, sender: str, clock: int, messages: Sequence[Decisive]) -> list[Answer]:
+    async def _decide(
+        self, sender: str, clock: int, messages: Sequence[Decisive], *, again: bool = False
+    ) -> list[Answer]:
         """Decide what a coordinator says. Check and hold are one moment, since all that is named is locked together.
 
         One hold for the whole request costs a fraction of one for each message, and waits for no longer than they do.
         """
-        touched = [await self._touched(sender, message) for message in messages]
+        touched = [await self._touched(sender, message, again) for message in messages]
 
         async def decide(moment: Moment) -> list[Step | None]:
             steps: list[Step | None] = []
             for message, (names, accounts) in zip(messages, touched, strict=True):
                 if not names:
                     detail = "only the bank that coordinates a transaction may decide it"
-                    steps.append(Step(None, answer=_refuse(moment, message.transaction, detail)))
+                    steps.append(Step(None, answer=_refuse(message.transaction, detail, moment)))
                 elif isinstance(message, Prepare):
                     steps.append(await self._prepare(moment, clock, message, accounts))
                 else:
@@ -148,9 +150,9 @@ class Participating:
                     self._follow(message, step)
 
         steps = await self._rhythm.decide([name for names, _ in touched for name in names], decide, follow)
-        # None: it was prepared while this waited for its turn. Once more, now with the locks of its accounts.
-        again = [message for message, step in zip(messages, steps, strict=True) if step is None]
-        later = iter(await self._decide(sender, clock, again) if again else ())
+        # None: other accounts are concerned, or it was prepared while this waited. Once more, over those accounts.
+        left = [message for message, step in zip(messages, steps, strict=True) if step is None]
+        later = iter(await self._decide(sender, clock, left, again=True) if left else ())
         return [next(later) if step is None else step.answer or Acknowledged(already=True) for step in steps]
 
     def _follow(self, message: Decisive, step: Step) -> None:
@@ -167,8 +169,11 @@ class Participating:
         if step.records and (step.transaction is None or step.transaction.state not in UNFINISHED):
             self.settled(transaction)
 
-    async def _touched(self, sender: str, message: Decisive) -> tuple[list[str], list[str]]:
-        """The locks that deciding *message* needs, and the accounts that are among them; none if *sender* may not."""
+    async def _touched(self, sender: str, message: Decisive, again: bool) -> tuple[list[str], list[str]]:
+        """The locks that deciding *message* needs, and the accounts that are among them; none if *sender* may not.
+
+        A commit names its accounts; where these are not those of the prepare, it is looked at *again*, over those.
+        """
         if coordinator_of(message.transaction) != sender:
             return [], []
         names = [transaction_lock(message.transaction)]
@@ -176,6 +181,8 @@ class Participating:
             accounts = [leg.account for leg in message.legs]
             if self._cap is not None:
                 names.append(f"book:{position_book(coordinator_of(message.transaction))}")
+        elif isinstance(message, Commit) and not again:
+            accounts = [leg.account for leg in message.legs]
         else:
             accounts = _accounts_of(await self._store.get(Transaction, message.transaction))
         return [*names, *account_locks(accounts)], accounts
@@ -281,7 +288,7 @@ class Participating:
         async def answer(moment: Moment) -> Answer:
             known = await moment.get(Transaction, inquiry.transaction)
             if known is not None and known.order is not None and sender not in known.banks:
-                return _refuse(moment, inquiry.transaction, "only banks that take part may ask for this outcome")
+                return _refuse(inquiry.transaction, "only banks that take part may ask for this outcome", moment)
             situation = Situation(
                 self._rhythm.code,
                 inquiry.transaction,
@@ -298,7 +305,7 @@ class Participating:
         return await self._rhythm.decide([transaction_lock(inquiry.transaction)], answer)
 
 
-def _refuse(moment: Moment, transaction: str, detail: str) -> Refused:
+def _refuse(transaction: str, detail: str, moment: Moment) -> Refused:
     moment.alarm(detail, transaction)
     return Refused(Violation.NOT_YOUR_TRANSACTION, detail)
 

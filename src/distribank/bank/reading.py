@@ -6,7 +6,9 @@ before it. Nothing here changes anything.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -21,6 +23,8 @@ Change = tuple[int, Literal["balance", "entry", "hold"], Account | Entry | Hold]
 """One thing that a watcher of an account is told: its number, what it is, and the row."""
 
 PAGE: Final = 1000
+LOOK_S: Final = 1.0
+"""Between two looks at a watched account that other processes may change."""
 _FAR_FUTURE: Final = str(2**62)
 
 
@@ -68,15 +72,19 @@ class Reading:
         """
         with self._rhythm.feed.subscribe(number) as something_new:
             seen = after
+            told = None
             while not self._rhythm.feed.closed:
                 something_new.clear()
                 account = await self._durable_account(number)
-                if seen is not None:
-                    for change in await self._changes_since(number, min(seen, account.changes), account.changes):
-                        yield change
-                seen = account.changes
-                yield seen, "balance", account
-                await something_new.wait()
+                if account != told:
+                    if seen is not None:
+                        for change in await self._changes_since(number, min(seen, account.changes), account.changes):
+                            yield change
+                    seen, told = account.changes, account
+                    yield seen, "balance", account
+                with suppress(TimeoutError):  # nobody wakes this one for what another process of this bank does
+                    async with asyncio.timeout(LOOK_S if self._store.shared else None):
+                        await something_new.wait()
 
     async def transfer_for(self, holder_id: str, transaction: str) -> Transaction | None:
         """A transfer in which this holder has a part here; for anyone else it does not exist."""

@@ -245,7 +245,10 @@ class PostgresStore:
         self._unsure = False
         self._closing = False
         self._heard_at = self._steady_since = time.monotonic()
+        self._under_way: list[_Wanted] = []
         self._tasks = [asyncio.create_task(self._write(), name="write"), asyncio.create_task(self._beat(), name="beat")]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     @classmethod
     async def open(
@@ -336,16 +339,9 @@ class PostgresStore:
             while not self._queue:
                 self._something.clear()
                 await self._something.wait()
-            wanted = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
-            try:
-                await self._until_decided(wanted)
-            except asyncio.CancelledError:
-                self._queue.extendleft(reversed(wanted))
-                raise
-            except BaseException as error:
-                self._queue.extendleft(reversed(wanted))
-                self._break(error)
-                return
+            self._under_way = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+            await self._until_decided(self._under_way)
+            self._under_way = []
 
     async def _until_decided(self, wanted: list[_Wanted]) -> None:
         delay = RETRY_S
@@ -400,7 +396,7 @@ class PostgresStore:
                 ended.append((each, await each.body(unit), None))
             except (*AGAIN, *LOST, asyncpg.PostgresError):
                 raise
-            except Exception as error:
+            except Exception as error:  # a bug in one decision is not the others' that share its write
                 if unit.wrote:
                     raise AssertionError("a decision wrote, and then raised") from error
                 ended.append((each, None, error))
@@ -497,12 +493,13 @@ class PostgresStore:
             await connection.execute(words.RAISE_FLOOR, group.floor)
         together.rows += group.rows
         new, old = _parted(group, together.known)
-        for part, sentences in ((new, words.ADDING), (old, words.WRITING)):
+        for part, translated in ((new, words.ADDING), (old, words.WRITING)):
             for sentence, rows in writes_of(part, together.known):
                 if sentence is ledger.MOVE_ACCOUNT:
                     await connection.executemany(words.MOVE_ACCOUNT, [(*columns, stamp) for columns in rows])
                 else:
-                    await connection.executemany(sentences[sentence], rows)
+                    ours = translated[sentence]
+                    await connection.executemany(ours, rows)
                 if sentence is ledger.PUT_ACCOUNT and stamp:
                     await connection.executemany(words.STAMP_ACCOUNT, [(columns[0], stamp) for columns in rows])
         await self._take_as_driver(together)
@@ -555,9 +552,6 @@ class PostgresStore:
                 async with self._readers.acquire(timeout=opening.CONNECT_S) as connection:
                     await self._say_alive(connection)
                 self._heard_at = time.monotonic()
-            except _Fenced as fenced:
-                self._break(fenced)
-                return
             except (*LOST, *AGAIN, asyncpg.PostgresError) as error:
                 self._steady_since = time.monotonic() + BEAT_S
                 log.warning("the database is out of reach (%s)", error or type(error).__name__)
@@ -735,6 +729,12 @@ class PostgresStore:
         if self._broken is not None:
             raise self._lost()
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """One of the two that run as long as the store is open has ended: because it was closed, or it broke."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._break(error)
+
     def _break(self, cause: BaseException) -> None:
         """This replica must stop: tell everyone, once. What it was writing is committed, or it is not."""
         if self._broken is not None:
@@ -743,7 +743,7 @@ class PostgresStore:
             f"this process must stop ({type(cause).__name__}: {cause}), and what the database holds decides"
         )
         self._broken.__cause__ = cause
-        for each in self._queue:
+        for each in (*self._under_way, *self._queue):
             if not each.future.done():
                 each.future.set_exception(self._lost())
                 each.future.exception()
