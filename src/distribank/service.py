@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client import ProcessCollector
 
 from distribank.api.app import create_app
 from distribank.api.interbank import Interbank
@@ -169,6 +170,7 @@ def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
 
 async def _serve(settings: Settings, wrapping: Wrapping) -> int:
     service = Service(settings, wrapping)
+    ProcessCollector(registry=service.bank.metrics.registry)  # since when it runs, its memory and CPU
     log.info("%s (%s) listens on %s port %d", settings.bank_code, settings.bank_name, settings.host, settings.port)
     known_as = urlsplit(service.roster.own(settings.bank_code).url)
     if known_as.scheme == "http" and known_as.port not in (settings.port, None):
