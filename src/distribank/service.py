@@ -13,7 +13,6 @@ import gc
 import logging
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client import ProcessCollector
 
+from distribank import logs
 from distribank.api.app import create_app
 from distribank.api.interbank import Interbank
 from distribank.api.server import run as run_loop
@@ -161,10 +161,7 @@ class Service:
 
 def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
     """Serve one bank until SIGTERM or SIGINT; the exit status. Raises ``Breakage`` if it must not start."""
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.begin(settings)
     return run_loop(_serve(settings, wrapping or Wrapping()))
 
 

@@ -5,6 +5,7 @@ Real processes. Each secret is one of a kind, so that wherever it is found, it h
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from distribank.logs import FIELDS
 from tests.counter_hall import hall
 from tests.processes import CPFS, RealBank, network_of, until
 
@@ -130,9 +132,10 @@ async def operators(banks: list[RealBank], transfer: str) -> None:
         await bank.client.call("GET", "/openapi.json")
 
 
-async def test_no_secret_is_ever_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_no_secret_is_ever_said(log_format: str, tmp_path: Path) -> None:
     ears = Ears({"metrics token": METRICS_TOKEN})
-    async with network_of(tmp_path, 3, env=ENV) as banks:
+    async with network_of(tmp_path, 3, env={**ENV, "DISTRIBANK_LOG_FORMAT": log_format}) as banks:
         for bank in banks:
             ears.listen_to(bank)
         maria, ana = await people(ears, banks)
@@ -150,6 +153,15 @@ async def test_no_secret_is_ever_said(tmp_path: Path) -> None:
     assert len(ears.secrets) > 60
     assert len(ears.heard) > 120
     assert ears.leaks(*logs) == []
+    if log_format == "json":
+        _check_fields(logs)
+
+
+def _check_fields(logs: list[Path]) -> None:
+    """Every line, up to what Python itself says of a crash, is an object of fields that are allowed, and no others."""
+    lines = [json.loads(line) for log in logs for line in log.read_text().partition("Fatal")[0].splitlines()]
+    assert {name for line in lines for name in line} <= set(FIELDS)
+    assert len([line for line in lines if "because" in line]) > 10, "transitions are told"
 
 
 async def _online(bank: RealBank, code: str) -> bool:

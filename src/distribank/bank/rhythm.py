@@ -135,8 +135,9 @@ class Rhythm:
         """
         if log.isEnabledFor(logging.DEBUG):  # asked once: with every transfer it would cost a tenth of it
             for record in step.records:
-                words = f"{record.before} → {record.after}, because {_one_line(record.detail)}"
-                log.debug("%s %s: %s", self.code, record.transaction, words)
+                told = {"from": record.before, "to": record.after, "because": _one_line(record.detail)}
+                words = "{from} → {to}, because {because}".format_map(told)
+                log.debug("%s %s: %s", self.code, record.transaction, words, extra=told)
         if step.alarm is not None:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
         rows = (*step.changes, *step.records, *also)
