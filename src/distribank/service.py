@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,7 +26,7 @@ from prometheus_client import ProcessCollector
 
 from distribank import logs
 from distribank.api.app import create_app
-from distribank.api.interbank import Interbank
+from distribank.api.interbank import Interbank, Receiver
 from distribank.api.server import run as run_loop
 from distribank.api.server import serve
 from distribank.bank import Bank
@@ -41,6 +41,9 @@ from distribank.peers.signatures import WINDOW_S, Signer, Verifier
 from distribank.ports import Chance, Clock, Peers, Store
 from distribank.recovery import DAY_MS, Recovery
 from distribank.store import open_store
+
+if TYPE_CHECKING:
+    from distribank.tracing import Tracing
 
 log = logging.getLogger("distribank")
 
@@ -100,23 +103,29 @@ class Service:
             on_clock=lambda _bank, stamp: self.bank.rhythm.hear(stamp),
             transport=wrapping.transport,
         )
+        peers = wrapping.peers(self.peers)
+        self.traces = traces = _traces(settings)
+        if traces is not None:
+            peers = traces.peers(peers, lambda transaction: self.bank.coordinating.drives(transaction))
         self.bank = Bank(
             settings.bank_code,
             settings.bank_name,
             self.store,
-            wrapping.peers(self.peers),
+            peers,
             clock,
             chance,
             metrics=metrics,
+            traces=traces,
             vote_deadline=settings.vote_deadline,
             position_cap=settings.position_limit_centavos,
         )
+        receiver: Receiver = self.bank if traces is None else traces.receiver(self.bank)
         self.interbank = Interbank(
             settings.bank_code,
             roster,
             signer,
             verifier,
-            lambda: self.bank if self.bank.ready else None,
+            lambda: receiver if self.bank.ready else None,
             self.peers.heard_from,
         )
         self.recovery = Recovery(self.bank, retention_days=settings.retention_days)
@@ -146,6 +155,8 @@ class Service:
                     recovering.cancel()
         finally:
             await self.store.close()
+            if self.traces is not None:
+                self.traces.stop()
 
     async def _recover(self) -> None:
         began = time.perf_counter()
@@ -192,6 +203,20 @@ def _open_store(settings: Settings, now_ms: int, chance: Chance, metrics: Metric
         on_broken=_die,
         on_flush=metrics.flushed,
     )
+
+
+def _traces(settings: Settings) -> Tracing | None:
+    """What tells traces, loaded only where it is wanted: a bank needs none of it."""
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from distribank.tracing import Tracing
+
+        return Tracing(settings.bank_code, settings.otlp_endpoint)
+    except ModuleNotFoundError as missing:
+        raise Misconfigured(
+            f"DISTRIBANK_OTLP_ENDPOINT is set, and {missing.name} is not installed: pip install 'distribank[otel]'"
+        ) from None
 
 
 def _die(lost: DurabilityLost) -> None:

@@ -142,6 +142,8 @@ class Coordinating:
         drive = Drive(known, step.messages, now + self._vote_deadline, future(), future(), future())
         self._live[known.id] = drive
         self._voting.begin(drive, now)
+        if self._rhythm.traces is not None:
+            self._rhythm.traces.driven(known.id, drive.finished)
         self._tasks.start(self._run(drive), f"drive {known.id}")
         return drive
 

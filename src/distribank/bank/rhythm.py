@@ -24,7 +24,7 @@ from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Account, Book, Hold, Ledger, position_book
 from distribank.core.protocol import Now, Step
 from distribank.locks import Locks
-from distribank.ports import Chance, Clock, Row, Store
+from distribank.ports import Chance, Clock, Row, Store, Traces
 
 log = logging.getLogger("distribank.bank")
 
@@ -36,10 +36,13 @@ _UUID7_VARIANT: Final = 0b10 << 62
 class Rhythm:
     """One bank's store, clock, locks and ids, and the order in which they are used."""
 
-    def __init__(self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics) -> None:
+    def __init__(
+        self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics, traces: Traces | None = None
+    ) -> None:
         self.code = code
         self.store = store
         self.metrics = metrics
+        self.traces = traces
         self.feed = Feed()
         self.locks = Locks()
         self._clock = clock
@@ -142,7 +145,9 @@ class Rhythm:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
         rows = (*step.changes, *step.records, *also)
         if rows:
-            self.write(rows, lazy=lazy)
+            durable = self.write(rows, lazy=lazy)
+            if self.traces is not None:
+                self.traces.recorded(step.records, None if lazy else durable)
 
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
         """Queue *rows*, and tell whoever watches their accounts once they are durable."""
