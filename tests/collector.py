@@ -32,6 +32,8 @@ class Collector:
 
     endpoint: str
     spans: list[Span] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """Every request's head and body, as they came."""
 
     def of(self, transfer: str) -> list[Span]:
         return [span for span in self.spans if span.attributes["distribank.transaction"] == transfer]
@@ -44,6 +46,7 @@ def collecting() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            collector.said.append(f"{self.headers} {body.decode(errors='replace')}")
             if self.path == "/v1/traces":
                 collector.spans.extend(spans_of(body))
             self.send_response(200 if self.path == "/v1/traces" else 404)

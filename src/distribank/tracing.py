@@ -20,7 +20,7 @@ import threading
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from opentelemetry.sdk.resources import Resource
@@ -71,11 +71,13 @@ ROOT: Final = "transfer"
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 
+@lru_cache(maxsize=4096)
 def trace_id(transaction: str) -> int:
     """The trace of *transaction*: the first 16 bytes of its SHA-256."""
     return int.from_bytes(hashlib.sha256(transaction.encode()).digest()[:16], "big")
 
 
+@lru_cache(maxsize=16_384)
 def span_id(transaction: str, name: str, bank: str = "") -> int:
     """The span called *name*, of what *bank* is asked, of *transaction*: the same wherever it is worked out."""
     return int.from_bytes(hashlib.sha256(f"{transaction} {name} {bank}".encode()).digest()[:8], "big")

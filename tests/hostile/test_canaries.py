@@ -132,10 +132,26 @@ async def operators(banks: list[RealBank], transfer: str) -> None:
         await bank.client.call("GET", "/openapi.json")
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_no_secret_is_ever_said(log_format: str, tmp_path: Path) -> None:
+async def test_no_secret_is_ever_said(tmp_path: Path) -> None:
+    await _nothing_is_said(Ears({"metrics token": METRICS_TOKEN}), tmp_path, ENV)
+
+
+async def test_no_secret_is_said_to_programs_either(tmp_path: Path) -> None:
+    """Lines of JSON, and traces."""
+    collector = pytest.importorskip("tests.collector", reason="traces need the extra: pip install 'distribank[otel]'")
     ears = Ears({"metrics token": METRICS_TOKEN})
-    async with network_of(tmp_path, 3, env={**ENV, "DISTRIBANK_LOG_FORMAT": log_format}) as banks:
+    with collector.collecting() as traces:
+        env = {**ENV, "DISTRIBANK_LOG_FORMAT": "json", "DISTRIBANK_OTLP_ENDPOINT": traces.endpoint}
+        logs = await _nothing_is_said(ears, tmp_path, env)
+    _check_fields(logs)
+    assert len(traces.spans) > 20
+    ears.heard = [("what the collector was sent", said) for said in traces.said]
+    assert ears.leaks() == []
+
+
+async def _nothing_is_said(ears: Ears, tmp_path: Path, env: dict[str, str]) -> list[Path]:
+    """All that may be said wrong, said to three banks; their logs, in which nothing of it stands."""
+    async with network_of(tmp_path, 3, env=env) as banks:
         for bank in banks:
             ears.listen_to(bank)
         maria, ana = await people(ears, banks)
@@ -153,8 +169,7 @@ async def test_no_secret_is_ever_said(log_format: str, tmp_path: Path) -> None:
     assert len(ears.secrets) > 60
     assert len(ears.heard) > 120
     assert ears.leaks(*logs) == []
-    if log_format == "json":
-        _check_fields(logs)
+    return logs
 
 
 def _check_fields(logs: list[Path]) -> None:
