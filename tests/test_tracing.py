@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import re
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -21,6 +24,7 @@ pytest.importorskip(
     "opentelemetry.exporter.otlp.proto.http", reason="traces need the extra: pip install 'distribank[otel]'"
 )
 collector = pytest.importorskip("tests.collector")
+trace_id = pytest.importorskip("distribank.tracing").trace_id
 
 QUICK_S = 5.0
 """A bank whose collector is away is gone by then, on however busy a machine: measured are 0.6 to 1.2 s."""
@@ -81,6 +85,18 @@ async def test_a_transfer_over_three_banks_is_one_trace_with_spans_of_all_three(
     }
     assert not [span for span in spans if span.error]
     assert not [value for span in spans for value in span.attributes.values() if CPFS[0] in str(value)]
+
+
+def test_the_manual_works_out_the_trace_of_a_transfer() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "observability.md").read_text(encoding="utf-8")
+    (typed,) = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    transfer = f"99990001.{'0a' * 16}.{'1b' * 16}"
+
+    said = subprocess.run(
+        ["bash", "-c", typed], env={**os.environ, "TRANSFER_ID": transfer}, capture_output=True, check=True
+    )
+
+    assert int(said.stdout, 16) == trace_id(transfer)
 
 
 async def test_what_was_refused_at_once_and_what_was_refused_by_a_vote_have_a_trace_with_the_reason(

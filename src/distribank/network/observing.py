@@ -37,7 +37,7 @@ _SERVICES: Final = """\
         umask 077
         printf %s "$$DISTRIBANK_METRICS_TOKEN" > /tmp/metrics-token
         k=1; while [ $$k -le "$$BANKS" ]; do
-        printf -- '- {{targets: ["bank-%03d:%d"], labels: {{bank: "%d"}}}}\\n' $$k $$(({port} + k)) $$(({code} + k))
+        printf '%s {{targets: ["bank-%03d:%d"], labels: {{bank: "%d"}}}}\\n' - $$k $$(({port} + k)) $$(({code} + k))
         k=$$((k + 1)); done > /tmp/banks.yml
         exec prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/prometheus
 
