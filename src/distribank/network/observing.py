@@ -19,7 +19,7 @@ _SERVICES: Final = """\
 
   prometheus:
     <<: *image
-    image: ${{PROMETHEUS_IMAGE:-prom/prometheus:v3.5.0}}
+    image: ${{PROMETHEUS_IMAGE:-prom/prometheus:v3.7.3}}
     pull_policy: missing
     container_name: prometheus
     profiles: [{profile}]
@@ -43,7 +43,7 @@ _SERVICES: Final = """\
 
   grafana:
     <<: *image
-    image: ${{GRAFANA_IMAGE:-grafana/grafana:12.1.0}}
+    image: ${{GRAFANA_IMAGE:-grafana/grafana:12.2.1}}
     pull_policy: missing
     container_name: grafana
     profiles: [{profile}]
@@ -57,6 +57,7 @@ _SERVICES: Final = """\
       GF_ANALYTICS_CHECK_FOR_UPDATES: "false"
       GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES: "false"
       GF_PLUGINS_PREINSTALL_DISABLED: "true"
+      GF_PLUGINS_PREINSTALL_AUTO_UPDATE: "false"
       GF_LOG_MODE: console
     ports: ["127.0.0.1:3000:3000"]
     volumes:
@@ -65,7 +66,7 @@ _SERVICES: Final = """\
 
   jaeger: # DISTRIBANK_OTLP_ENDPOINT sends the banks' traces here
     <<: *image
-    image: ${{JAEGER_IMAGE:-jaegertracing/jaeger:2.8.0}}
+    image: ${{JAEGER_IMAGE:-jaegertracing/jaeger:2.17.0}}
     pull_policy: missing
     container_name: jaeger
     profiles: [{profile}]
