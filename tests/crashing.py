@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from asyncio import Future
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from distribank.breakages import Breakage
 from distribank.config import Settings
 from distribank.core.protocol import Answer, Message, Record
 from distribank.network.processes import stop_when_stdin_closes
-from distribank.ports import Peers, Row, Store
+from distribank.ports import Peers, Row, Store, Unit
 from distribank.service import Wrapping, run
 
 
@@ -80,12 +80,26 @@ class CountingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[Any]]) -> Any:
+        return await self._store.decide(names, lambda unit: body(CountingUnit(unit, self._points)))  # type: ignore[arg-type]
+
+
+class CountingUnit:
+    """One decision of such a store."""
+
+    def __init__(self, unit: Unit, points: Points) -> None:
+        self._unit = unit
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._unit, name)
+
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
         rows = tuple(rows)
         records = [row.kind.value for row in rows if isinstance(row, Record)]
         name = "+".join(records or sorted({type(row).__name__ for row in rows}))
         self._points.reach(f"before {name} is queued")
-        durable = self._store.write(rows, lazy=lazy)
+        durable = self._unit.write(rows, lazy=lazy)
         # The first to hear of the flush: nothing that waits for it has run yet.
         durable.add_done_callback(lambda _: self._points.reach(f"after {name} is durable"))
         return durable

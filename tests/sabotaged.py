@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from asyncio import Future
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from distribank.config import Settings
 from distribank.core.ledger import Account, Entry, EntryKind
 from distribank.core.transfer import Direction
 from distribank.network.processes import stop_when_stdin_closes
-from distribank.ports import Row, Store
+from distribank.ports import Row, Store, Unit
 from distribank.service import Wrapping, run
 
 VICTIM = "00000001-9"
@@ -31,11 +31,24 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[Any]]) -> Any:
+        return await self._store.decide(names, lambda unit: body(ForgetfulUnit(unit)))  # type: ignore[arg-type]
+
+
+class ForgetfulUnit:
+    """One decision of such a store."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._unit, name)
+
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
         rows = list(rows)
         lost = sum(row.amount for row in rows if isinstance(row, Entry) and is_lost(row))
         kept = [without(row, lost) for row in rows if not (isinstance(row, Entry) and is_lost(row))]
-        return self._store.write(kept, lazy=lazy)
+        return self._unit.write(kept, lazy=lazy)
 
 
 def is_lost(entry: Entry) -> bool:

@@ -107,7 +107,7 @@ async def test_a_client_that_hangs_up_at_any_turn_finds_one_transfer_under_its_k
             again = await net.transfer(A, (A, a, -10), (B, b, 10), key="k")
             assert again.transaction.state is State.ENDED
             assert await net.balance(B, b) == (10, 10)
-            assert len(net.banks[A].bank.rhythm.locks) == 0
+            assert len(net.stores[A].locks) == 0
 
 
 @pytest.mark.parametrize("victim", [A, B], ids=["the coordinator", "the participant"])
@@ -422,7 +422,7 @@ async def test_an_abort_that_waits_behind_its_prepare_releases_what_that_has_jus
         await net.transfer(A, (B, b, -10), (A, a, 10), wait=0)
         prepare, bank = await asked.get(), net.banks[B].bank
         abort = Abort(prepare.transaction, Refusal(Code.BANK_REFUSED, "another bank refused", A))
-        async with bank.rhythm.exclusive([transaction_lock(prepare.transaction)]):
+        async with net.stores[B].locks.hold([transaction_lock(prepare.transaction)]):
             answers = [asyncio.ensure_future(bank.receive(A, bank.clock_now(), [said])) for said in (prepare, abort)]
             await turns(10)
         (vote,), acknowledged = await answers[0], await answers[1]

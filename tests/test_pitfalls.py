@@ -463,7 +463,7 @@ async def test_no_lock_is_held_while_another_bank_is_asked() -> None:
         held: list[int] = []
 
         async def look(sender: str, _bank: str, _message: Message) -> str:
-            held.append(len(net.banks[sender].bank.rhythm.locks))
+            held.append(len(net.stores[sender].locks))
             return "deliver"
 
         net.weather = look

@@ -76,7 +76,7 @@ MUTANTS: dict[str, tuple[Any, str, str, str]] = {
     "a 202 is no promise": (
         ordering.Ordering,
         "_promise_to_find",
-        "self._rhythm.write([replace(named, answered=True)])",
+        "moment.write([replace(named, answered=True)])",
         "pass",
     ),
     "commits are not sent again": (

@@ -7,7 +7,7 @@ them too, and every store passes the same contract suite (``tests/test_store_con
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -44,6 +44,7 @@ Row = (
 """Everything that a store keeps. Each is replaced by key; entries, book entries and records are only ever added."""
 
 R = TypeVar("R")
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,45 @@ class Recount:
     guesses: list[Heuristic] = field(default_factory=list)
 
 
+class Unit(Protocol):
+    """One decision: what it may look at, and the one atomic write that it makes. Nobody else decides meanwhile over
+    what its names say.
+    """
+
+    @property
+    def floor(self) -> int:
+        """What is decided here is stamped later than this, where others have written what this process cannot know."""
+
+    async def get(self, kind: type[R], *key: str) -> R | None:
+        """The row of *kind* under its whole key, as it is now: what was decided before included. ``None`` if there is
+        none.
+
+        Keys: ``Account(number)``, ``Assignment(assignment_id)``, ``Batch(batch_id)``, ``Book(name)``,
+        ``Company(cnpj)``, ``Consent(consent_id)``, ``Counter(name)``, ``Heuristic(transaction)``,
+        ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``, ``Transaction(id)``.
+        """
+
+    async def find(self, query: Query[R], *key: str, limit: int = 1000, after: tuple[int | str, ...] = ()) -> list[R]:
+        """As ``Store.find``: what was decided just before may be missing, unless ``settled`` was waited for."""
+
+    async def settled(self) -> None:
+        """Return once ``find`` shows all that was decided before this."""
+
+    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
+        """Add *rows* to the write that this decision makes; the future resolves once it is durable.
+
+        A later ``get`` sees them at once. A *lazy* write causes no flush of its own: it travels with the next one,
+        a second later at most. ``BookEntry`` and ``Reservation`` are added to their ``Book`` in the same write; a
+        ``Floor`` only raises ``last_stamp``.
+        Adding an ``Entry`` or ``BookEntry`` that is already there is a bug: the write, and the bank, fail.
+        """
+
+
 class Store(Protocol):
     """One bank's durable memory.
 
-    Decisions read rows one by one, by their whole key, and see what is queued (``get``). Everything that leaves
-    the bank in lists is read from what is durable (``find``). Writes are atomic, durable in the order queued, and
-    share flushes.
+    Whatever changes it is decided in a unit (``decide``), with exclusive access to what the decision names. Outside of
+    one, rows are read one by one, by their whole key (``get``), or in lists (``find``).
     """
 
     @property
@@ -83,27 +117,31 @@ class Store(Protocol):
 
     @property
     def last_stamp(self) -> int:
-        """The greatest stamp ever written: after a restart the clock starts above it."""
+        """The greatest stamp ever written, as known when this was opened: after a restart the clock starts above it."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes of this bank may serve from it at the same time."""
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time that decisions have spent waiting for their turn, in all."""
+
+    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[D]]) -> D:
+        """Run *body* with exclusive access to *names* (``account:…``, ``transaction:…``, ``key:…``, ``book:…``);
+        what it writes is one atomic write, and what it returns is returned.
+
+        With an embedded engine the write is queued when this returns, and becomes durable in the order queued: what
+        depends on it waits for ``flushed``. With a shared one it is durable. *body* may be run more than once, where
+        what it read had changed or the database was lost sight of; then only its last run counts, so that it must
+        have no effect but through its unit. What it raises, it raises here, and nothing is written.
+        """
 
     async def get(self, kind: type[R], *key: str) -> R | None:
-        """The row of *kind* under its whole key, queued writes included; ``None`` if there is none.
-
-        Keys: ``Account(number)``, ``Assignment(assignment_id)``, ``Batch(batch_id)``, ``Book(name)``,
-        ``Company(cnpj)``, ``Consent(consent_id)``, ``Counter(name)``, ``Heuristic(transaction)``,
-        ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``, ``Transaction(id)``.
-        """
-
-    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
-        """Queue *rows* as one atomic write; the future resolves once it is durable.
-
-        A later ``get`` sees them at once. A *lazy* write causes no flush of its own: it travels with the next one,
-        a second later at most. ``BookEntry`` and ``Reservation`` are added to their ``Book`` in the same write; a
-        ``Floor`` only raises ``last_stamp``.
-        Adding an ``Entry`` or ``BookEntry`` that is already there is a bug: the write, and the bank, fail.
-        """
+        """The row of *kind* under its whole key (see ``Unit.get``), what is queued included."""
 
     async def flushed(self) -> None:
-        """Return once everything queued before now is durable. What depends on it may then leave the bank."""
+        """Return once everything decided before now is durable. What depends on it may then leave the bank."""
 
     def is_durable(self, transaction: str) -> bool:
         """Whether this transaction's present row has reached the disk (nothing of it is queued or being flushed)."""
@@ -111,11 +149,23 @@ class Store(Protocol):
     async def find(self, query: Query[R], *key: str, limit: int = 1000, after: tuple[int | str, ...] = ()) -> list[R]:
         """Durable rows by a named query, in its order; *after* is the sort key of the last row of the page before."""
 
+    async def claim(self, limit: int) -> list[Transaction]:
+        """Unfinished transactions that nobody alive drives, *limit* at most: from now on they are this process's.
+
+        Empty once there are none left. An embedded engine gives each once, to the process that opened it.
+        """
+
+    async def claim_batches(self, limit: int) -> list[Batch]:
+        """The same of batches."""
+
     async def recount(self, at: int = MAX_STAMP) -> Recount:
         """Add up every durable entry anew and compare: slow by design, without holding up anyone else.
 
         Sums are of the entries stamped at or before *at*; what is compared is everything.
         """
+
+    async def greatest_stamp(self) -> int:
+        """The greatest stamp that anyone has written here by now, or 0 where only this process writes."""
 
     async def collect(self, protocol_before: int, keys_before: int, limit: int) -> int:
         """Delete at most *limit* rows of protocol state (tombstones, log lines, resolved holds) older than
@@ -225,8 +275,8 @@ class Traces(Protocol):
     def driven(self, transaction: str, finished: Future[None]) -> None:
         """*transaction* has just begun to be driven here; *finished* is done with its end."""
 
-    def recorded(self, records: Iterable[Record], durable: Future[None] | None) -> None:
-        """*records* are queued, and *durable* says when they are; ``None`` where nobody waits for that."""
+    def recorded(self, records: Iterable[Record], durable: Future[None] | None, began_ns: int) -> None:
+        """*records*, decided at *began_ns*, are written; *durable* says when, ``None`` where nobody waits for that."""
 
 
 class Clock(Protocol):

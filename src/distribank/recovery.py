@@ -16,7 +16,7 @@ from typing import Final
 from distribank.bank import Bank
 from distribank.breakages import DurabilityLost, Unreachable
 from distribank.core.protocol import IN_DOUBT, Answer, Fate, Message, Outcome, Refused, State, Transaction
-from distribank.ports import PeerStatus, Queries
+from distribank.ports import PeerStatus
 
 log = logging.getLogger("distribank.recovery")
 
@@ -28,6 +28,8 @@ FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 5.0
 SWEEP: Final = 0.25
 """Seconds between looks at what is due."""
+CLAIM_EVERY: Final = 1.0
+"""Seconds between looks for what a replica that died has left."""
 COLLECT_EVERY: Final = 3600.0
 COLLECT_AT_ONCE: Final = 1000
 DAY_MS: Final = 86_400_000
@@ -91,24 +93,38 @@ class Recovery:
 
         When this returns, holds stand, every undecided transaction of this bank is aborted, and the bank may serve.
         """
-        count = 0
-        after: tuple[int | str, ...] = ()
-        while page := await self._bank.store.find(Queries.UNFINISHED, limit=1000, after=after):
-            after = (page[-1].begun_at, page[-1].id)
-            count += len(page)
-            await asyncio.gather(*(self._restart(known) for known in page))
+        count = await self._claim()
         await self._bank.store.flushed()
         self._bank.ready = True
         await self._bank.batching.resume()
         return count
 
+    async def _claim(self) -> int:
+        """Take up what nobody alive drives: a process before this one, or another replica, left it; how many."""
+        count = 0
+        while page := await self._bank.store.claim(1000):
+            count += len(page)
+            await asyncio.gather(*(self._restart(known) for known in page))
+        return count
+
+    async def _take_over(self) -> None:
+        """The same while this bank serves, batches included."""
+        count = await self._claim()
+        if count:
+            log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
+        await self._bank.batching.resume()
+
     async def run(self) -> None:
         """Sweep for ever: what is due, and now and then what may be forgotten."""
         loop = asyncio.get_running_loop()
         collect_at = loop.time() + COLLECT_EVERY * self._bank.rhythm.jitter()
+        claim_at = loop.time()
         while True:
             self._wake.clear()
             self._sweep()
+            if self._bank.store.shared and loop.time() >= claim_at:
+                claim_at = loop.time() + CLAIM_EVERY
+                self._bank.tasks.start(self._take_over(), "take over what a replica has left")
             if loop.time() >= collect_at:
                 collect_at = loop.time() + COLLECT_EVERY
                 self._bank.tasks.start(self._collect(), "collect what may be forgotten")

@@ -114,8 +114,7 @@ class Tracing:
 
         finished.add_done_callback(end)
 
-    def recorded(self, records: Iterable[Record], durable: Future[None] | None) -> None:
-        began_ns = time.time_ns()
+    def recorded(self, records: Iterable[Record], durable: Future[None] | None, began_ns: int) -> None:
         for record in records:
             if durable is None:
                 self._tell_record(record, began_ns)

@@ -108,7 +108,7 @@ class Bank:
         self.metrics.forced.set(sum(doubt.transaction.state in FORCED for doubt in doubts))
         self.metrics.unacknowledged.set(len(doubts) - len(votes))
         self.metrics.oldest_in_doubt.set((self.rhythm.wall_ms() - min(votes)) / 1000 if votes else 0)
-        self.metrics.lock_wait.set(self.rhythm.locks.waited_seconds)
+        self.metrics.lock_wait.set(self.store.waited_seconds)
         for view in self.peers.views():
             self.metrics.peer_up.labels(view.bank).set(view.status is PeerStatus.ONLINE)
         for (peer, kind), requests in self.peers.requests.items():

@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
-from distribank.bank.rhythm import Rhythm, account_locks
+from distribank.bank.rhythm import Moment, Rhythm, account_locks
 from distribank.core.heuristics import Heuristic
-from distribank.core.idempotency import KeyName
+from distribank.core.idempotency import IdempotencyKey, KeyName
 from distribank.core.ledger import CASH, SUSPENSE, Book
 from distribank.core.refusals import Refusal
 from distribank.core.suspense import Assignment, Movement, Open, assign, open_after
 from distribank.core.transfer import Direction
-from distribank.ports import Queries
+from distribank.ports import Queries, Query
+
+R = TypeVar("R")
 
 PAGE: Final = 1000
 _OPERATOR: Final = "operator"
@@ -56,8 +58,8 @@ class Assigning:
     async def suspense(self, limit: int, after: After = ()) -> Suspense:
         """What is in suspense, and what moved it, newest first by ``place_of``; *after* is that of a page's last."""
         await self._store.flushed()
-        in_book, _ = await self._open(None)
-        return Suspense(in_book, await self._movements(limit, after))
+        in_book, _ = await _open(self._store, None)
+        return Suspense(in_book, await _movements(self._store, limit, after))
 
     async def assign(
         self,
@@ -73,41 +75,52 @@ class Assigning:
         name = KeyName(_OPERATOR, _ROUTE, key, fingerprint)
         accounts = [account] if account is not None else []
         locks = [name.lock, f"book:{SUSPENSE}", *account_locks(accounts), *([] if accounts else [f"book:{CASH}"])]
-        async with self._rhythm.exclusive(locks):
-            known = await self._rhythm.done_under(name)
-            replayed = known is not None
-            if known is None:
-                await self._store.flushed()  # what was assigned before this is durable, so that it is found and counted
-                in_book, of_transaction = await self._open(transaction)
-                ledger = await self._rhythm.ledger(accounts)
-                cash = await self._store.get(Book, CASH) or Book(CASH)
-                now = self._rhythm.now()
-                order = Assignment(
-                    self._rhythm.unique(), direction, amount, account, reason, transaction, now.wall_ms, now.stamp
-                )
-                rows = assign(order, ledger, cash, in_book, of_transaction, self._rhythm.code)
-                refusal = rows if isinstance(rows, Refusal) else None
-                known = name.names("" if refusal else order.assignment_id, now.wall_ms, refusal)
-                self._rhythm.write([known] if isinstance(rows, Refusal) else [*rows, known])
+        assignment_id = self._rhythm.unique()
+
+        async def decide(moment: Moment) -> tuple[IdempotencyKey, bool]:
+            known = await moment.done_under(name)
+            if known is not None:
+                return known, True
+            await moment.settled()  # so that what was assigned before this is found and counted
+            in_book, of_transaction = await _open(moment, transaction)
+            ledger = await moment.ledger(accounts)
+            cash = await moment.get(Book, CASH) or Book(CASH)
+            now = moment.now()
+            order = Assignment(assignment_id, direction, amount, account, reason, transaction, now.wall_ms, now.stamp)
+            rows = assign(order, ledger, cash, in_book, of_transaction, self._rhythm.code)
+            refusal = rows if isinstance(rows, Refusal) else None
+            done = name.names("" if refusal else assignment_id, now.wall_ms, refusal)
+            moment.write([done] if isinstance(rows, Refusal) else [*rows, done])
+            return done, False
+
+        known, replayed = await self._rhythm.decide(locks, decide)
         await self._store.flushed()
         made = None if known.refusal else await self._store.get(Assignment, known.subject)
         return AssignmentResult(made, known.refusal, replayed)
 
-    async def _open(self, transaction: str | None) -> tuple[Open, Open]:
-        """What is open in the book, and how much of it *transaction* has left there; all that moved it is added up."""
-        in_book = of_transaction = Open()
-        after: After = ()
-        while page := await self._movements(PAGE, after):
-            in_book = open_after(page, in_book)
-            of_transaction = open_after((row for row in page if row.transaction == transaction), of_transaction)
-            after = place_of(page[-1])
-        return in_book, of_transaction
 
-    async def _movements(self, limit: int, after: After) -> list[Movement]:
-        assigned = await self._store.find(Queries.ASSIGNMENTS, limit=limit, after=after)
-        # second, so that whatever is found assigned is found to have been there
-        suspended: list[Movement] = [*await self._store.find(Queries.SUSPENDED, limit=limit, after=after)]
-        return list(islice(merge(suspended, assigned, key=place_of, reverse=True), limit))
+class Lists(Protocol):
+    """A moment, or the store outside of one."""
+
+    async def find(self, query: Query[R], *key: str, limit: int = 1000, after: After = ()) -> list[R]: ...
+
+
+async def _open(lists: Lists, transaction: str | None) -> tuple[Open, Open]:
+    """What is open in the book, and how much of it *transaction* has left there; all that moved it is added up."""
+    in_book = of_transaction = Open()
+    after: After = ()
+    while page := await _movements(lists, PAGE, after):
+        in_book = open_after(page, in_book)
+        of_transaction = open_after((row for row in page if row.transaction == transaction), of_transaction)
+        after = place_of(page[-1])
+    return in_book, of_transaction
+
+
+async def _movements(lists: Lists, limit: int, after: After) -> list[Movement]:
+    assigned = await lists.find(Queries.ASSIGNMENTS, limit=limit, after=after)
+    # second, so that whatever is found assigned is found to have been there
+    suspended: list[Movement] = [*await lists.find(Queries.SUSPENDED, limit=limit, after=after)]
+    return list(islice(merge(suspended, assigned, key=place_of, reverse=True), limit))
 
 
 def place_of(movement: Movement) -> tuple[int, int, str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from distribank.bank.ordering import Ordering
-from distribank.bank.rhythm import Rhythm
+from distribank.bank.rhythm import Moment, Rhythm
 from distribank.bank.tasks import Tasks
-from distribank.breakages import Busy
+from distribank.breakages import Busy, KeyInProgress
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure, item_route
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
@@ -37,6 +37,9 @@ RESULTS_AT_ONCE: Final = 50
 
 MAX_RUNNING: Final = 100
 """Batches that run at a time; together with the transfers of each, this bounds what they have under way."""
+
+LOOK_S: Final = 0.25
+"""Between two looks at an item that another process of this bank had begun."""
 
 NOT_RUN: Final = Refusal(Code.NOT_RUN, "an earlier transfer of this batch failed")
 
@@ -73,25 +76,30 @@ class Batching:
         wait: float,
     ) -> BatchResult:
         """Order a batch, and wait at most *wait* seconds for all of it. Raises ``Busy`` and ``KeyReused``."""
-        async with self._rhythm.exclusive([key.lock]):
-            named = await self._rhythm.done_under(key)
+        new = Batch(self._rhythm.unique(), holder.holder_id, mode, on_failure, tuple(items), self._rhythm.wall_ms())
+
+        async def begin(moment: Moment) -> Batch:
+            named = await moment.done_under(key)
             if named is not None:
-                batch = await self._store.get(Batch, named.subject)
+                batch = await moment.get(Batch, named.subject)
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"
-                if self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
-                    raise Busy
-            elif len(self._running) >= MAX_RUNNING:
-                raise Busy
             else:
-                now = self._rhythm.wall_ms()
-                batch = Batch(self._rhythm.unique(), holder.holder_id, mode, on_failure, tuple(items), now)
-                self._rhythm.write([batch, key.names(batch.batch_id, now)])
+                batch = new
+            if self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
+                raise Busy
+            if named is None:
+                moment.write([batch, key.names(batch.batch_id, batch.created_at)])
+            return batch
+
+        batch = await self._rhythm.decide([key.lock], begin)
+        replayed = batch.batch_id != new.batch_id
+        if not replayed or not self._store.shared:
             self._start(batch, holder)
         await self._store.flushed()
         running = self._running.get(batch.batch_id)
         if running is not None:
             await asyncio.wait([running], timeout=wait)
-        return await self._result(batch.batch_id, replayed=named is not None)
+        return await self._result(batch.batch_id, replayed=replayed)
 
     async def batch_for(self, holder_id: str, batch_id: str) -> BatchResult | None:
         """This holder's batch as it stands."""
@@ -99,10 +107,8 @@ class Batching:
         return await self._result(batch_id) if batch is not None and batch.holder_id == holder_id else None
 
     async def resume(self) -> None:
-        """Take up every batch that was not finished when the bank stopped."""
-        after: tuple[int | str, ...] = ()
-        while page := await self._store.find(Queries.UNFINISHED_BATCHES, limit=PAGE, after=after):
-            after = (page[-1].batch_id,)
+        """Take up every unfinished batch that nobody alive runs."""
+        while page := await self._store.claim_batches(PAGE):
             for batch in page:
                 holders = await self._store.find(Queries.HOLDER_BY_ID, batch.holder_id)
                 assert holders, f"batch {batch.batch_id} belongs to nobody"
@@ -126,7 +132,13 @@ class Batching:
                 await self._one_after_the_other(batch, holder)
             else:
                 await self._all_at_once(batch, holder)
-            await self._rhythm.write([replace(batch, finished_at=self._rhythm.wall_ms())])
+            finished = replace(batch, finished_at=self._rhythm.wall_ms())
+
+            async def finish(moment: Moment) -> None:
+                moment.write([finished])
+
+            await self._rhythm.decide([f"batch:{batch.batch_id}"], finish)
+            await self._store.flushed()
         finally:
             self._running.pop(batch.batch_id).set_result(None)
 
@@ -156,7 +168,11 @@ class Batching:
         if refusal is not None:
             return refusal
         key = KeyName(holder.holder_id, item_route(batch.batch_id), str(index), "")
-        return await self._ordering.order_and_finish(holder, item.legs, item.description, key)
+        while True:
+            try:
+                return await self._ordering.order_and_finish(holder, item.legs, item.description, key)
+            except KeyInProgress:  # begun by another process of this bank, which has stopped: somebody will finish it
+                await asyncio.sleep(LOOK_S)
 
     async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
         batch = await self._store.get(Batch, batch_id)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
 from distribank.bank.tasks import Tasks
 from distribank.breakages import Breakage, DurabilityLost, OutcomeUnknown, Unreachable
 from distribank.core import coordinator
@@ -135,11 +135,12 @@ class Coordinating:
 
     # One transaction is driven
 
-    def drive(self, known: Transaction, step: Step) -> Drive:
-        """Drive what has just begun with *step*, queued and not yet said; called in the moment of deciding."""
+    def drive(self, known: Transaction) -> Drive:
+        """Drive what has just begun and has not been said to anyone yet."""
         loop = asyncio.get_running_loop()
         now, future = loop.time(), loop.create_future
-        drive = Drive(known, step.messages, now + self._vote_deadline, future(), future(), future())
+        prepares = tuple([(bank, coordinator.prepare_for(known, bank)) for bank in known.participants])
+        drive = Drive(known, prepares, now + self._vote_deadline, future(), future(), future())
         self._live[known.id] = drive
         self._voting.begin(drive, now)
         if self._rhythm.traces is not None:
@@ -190,22 +191,32 @@ class Coordinating:
         known, order = drive.transaction, drive.transaction.order
         assert order is not None
         accounts = [leg.account for leg in legs_at(self._rhythm.code, order.legs)]
-        async with self._rhythm.exclusive([transaction_lock(known.id), *account_locks(accounts)]):
-            ledger = await self._rhythm.ledger(accounts, known.id)
+
+        async def decide(moment: Moment) -> Step:
+            known = await moment.get(Transaction, drive.transaction.id)
+            state = coordinator.state_of(known, drive.transaction.id, self._store.incarnation)
+            if state is not State.PREPARING:  # whoever took it over has decided it, or this has, and did not hear of it
+                return coordinator.step(state, Event.RESTART, Situation(known, moment.now()))
+            ledger = await moment.ledger(accounts, drive.transaction.id)
+            step = Step(known)
             for event, vote, bank in heard:
-                state = coordinator.state_of(known, known.id, self._store.incarnation)
-                step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, vote, bank))
-                assert step.transaction is not None
+                step = coordinator.step(state, event, Situation(known, moment.now(), ledger, vote, bank))
                 known = step.transaction
-                if known.state is not State.PREPARING:
+                if known is None or known.state is not State.PREPARING:
                     break
+            assert known is not None
             assert known.state is not State.PREPARING, f"{known.id} is not decided by {heard}"
-            if known.commit_at is not None:
-                self._rhythm.merge_commit(known.commit_at)
-            self._rhythm.persist(step)
-            drive.transaction = known
+            moment.persist(step)
+            return step
+
+        step = await self._rhythm.decide([transaction_lock(known.id), *account_locks(accounts)], decide)
+        assert step.transaction is not None
+        known = drive.transaction = step.transaction
+        if known.commit_at is not None:
+            self._rhythm.merge_commit(known.commit_at)
         await self._store.flushed()
-        self.count(known)
+        if step.records:
+            self.count(known)
         return step
 
     async def _announce(self, drive: Drive, step: Step) -> None:
@@ -244,8 +255,9 @@ class Coordinating:
 
     async def commit_answered(self, transaction: str, answers: Sequence[tuple[str, Answer]]) -> Transaction:
         """Banks answered a commit: what they acknowledge is noted (lazily: at worst the commit is sent again)."""
-        async with self._rhythm.exclusive([transaction_lock(transaction)]):
-            before = known = await self._store.get(Transaction, transaction)
+
+        async def note(moment: Moment) -> Transaction:
+            before = known = await moment.get(Transaction, transaction)
             assert known is not None, f"{transaction} was committed and is not in the store"
             records: list[Record] = []
             for bank, answer in answers:
@@ -254,18 +266,20 @@ class Coordinating:
                 elif isinstance(answer, Refused) and answer.code is Violation.UNKNOWN_TRANSACTION:
                     event = Event.MISSING
                 else:
-                    self._rhythm.alarm(f"{bank} answered a commit with {answer}", transaction)
+                    moment.alarm(f"{bank} answered a commit with {answer}", transaction)
                     continue
                 state = coordinator.state_of(known, transaction, self._store.incarnation)
-                step = coordinator.step(state, event, Situation(known, self._rhythm.now(), bank=bank))
+                step = coordinator.step(state, event, Situation(known, moment.now(), bank=bank))
                 if step.alarm is not None:
-                    self._rhythm.alarm(step.alarm, transaction)
+                    moment.alarm(step.alarm, transaction)
                 assert step.transaction is not None
                 known = step.transaction
                 records += step.records
             if known is not before:
-                self._rhythm.persist(Step(known, tuple(records), (known,)), lazy=True)
-        return known
+                moment.persist(Step(known, tuple(records), (known,)), lazy=True)
+            return known
+
+        return await self._rhythm.decide([transaction_lock(transaction)], note)
 
     async def restart(self, transaction: str) -> Step:
         """Feed the restart event to what the log says is unfinished; what it sends is the caller's to send."""
@@ -281,14 +295,18 @@ class Coordinating:
         assert known is not None, f"{transaction} is not in the store"
         assert known.order is not None, f"{transaction} is a tombstone"
         accounts = [leg.account for leg in legs_at(self._rhythm.code, known.order.legs)]
-        async with self._rhythm.exclusive([transaction_lock(transaction), *account_locks(accounts)]):
-            known = await self._store.get(Transaction, transaction)
-            ledger = await self._rhythm.ledger(accounts, transaction)
+
+        async def feed(moment: Moment) -> Step:
+            known = await moment.get(Transaction, transaction)
+            ledger = await moment.ledger(accounts, transaction)
             state = coordinator.state_of(known, transaction, self._store.incarnation)
-            step = coordinator.step(state, event, Situation(known, self._rhythm.now(), ledger, bank=bank, at=at))
-            if step.transaction is not None and step.transaction.commit_at is not None:
-                self._rhythm.merge_commit(step.transaction.commit_at)
-            self._rhythm.persist(step)
+            step = coordinator.step(state, event, Situation(known, moment.now(), ledger, bank=bank, at=at))
+            moment.persist(step)
+            return step
+
+        step = await self._rhythm.decide([transaction_lock(transaction), *account_locks(accounts)], feed)
+        if step.transaction is not None and step.transaction.commit_at is not None:
+            self._rhythm.merge_commit(step.transaction.commit_at)
         await self._store.flushed()  # what this sends may rest on a decision that is still being forced
         if step.records and step.transaction is not None:
             self.count(step.transaction)
@@ -296,15 +314,18 @@ class Coordinating:
 
     async def inquired(self, sender: str, inquiry: Inquire) -> Answer:
         """A participant in doubt asks for the outcome; while a decision is being forced it is still undecided."""
-        async with self._rhythm.exclusive([transaction_lock(inquiry.transaction)]):
-            known = await self._store.get(Transaction, inquiry.transaction)
+
+        async def answer(moment: Moment) -> Answer:
+            known = await moment.get(Transaction, inquiry.transaction)
             if known is not None and sender not in known.participants:
                 return Refused(Violation.NOT_YOUR_TRANSACTION, "only its participants may ask for this outcome")
             durable = self._store.is_durable(inquiry.transaction)
             state = coordinator.state_of(known, inquiry.transaction, self._store.incarnation, durable=durable)
-            step = coordinator.step(state, Event.INQUIRE, Situation(known, self._rhythm.now(), bank=sender))
-        assert step.answer is not None, f"an inquiry met {state}"
-        return step.answer
+            step = coordinator.step(state, Event.INQUIRE, Situation(known, moment.now(), bank=sender))
+            assert step.answer is not None, f"an inquiry met {state}"
+            return step.answer
+
+        return await self._rhythm.decide([transaction_lock(inquiry.transaction)], answer)
 
     def count(self, known: Transaction) -> None:
         """Count a transfer that has its outcome."""

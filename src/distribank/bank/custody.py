@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from distribank.bank.rhythm import Rhythm, account_locks
+from distribank.bank.rhythm import Moment, Rhythm, account_locks
 from distribank.core import ledger as books
 from distribank.core.consents import Consent
 from distribank.core.documents import account_number
@@ -61,13 +61,18 @@ class Custody:
 
     async def register(self, name: str, cpf: str, password_hash: str, email: str | None) -> Holder | Refusal:
         """A new holder, durably; refused if this CPF is registered here."""
-        async with self._rhythm.exclusive([f"holder:{cpf}"]):
-            if await self._store.get(Holder, cpf) is not None:
+        new = Holder(cpf, self._rhythm.unique(), name, password_hash, self._rhythm.wall_ms(), email)
+
+        async def add(moment: Moment) -> Holder | Refusal:
+            known = await moment.get(Holder, cpf)
+            if known is not None and known.holder_id != new.holder_id:
                 return Refusal(Code.HOLDER_EXISTS, "this CPF is registered at this bank")
-            holder = Holder(cpf, self._rhythm.unique(), name, password_hash, self._rhythm.wall_ms(), email)
-            durable = self._rhythm.write([holder])
-        await durable
-        return holder
+            moment.write([new])
+            return new
+
+        result = await self._rhythm.decide([f"holder:{cpf}"], add)
+        await self._store.flushed()
+        return result
 
     async def holder_by_cpf(self, cpf: str) -> Holder | None:
         return await self._store.get(Holder, cpf)
@@ -94,17 +99,22 @@ class Custody:
         if not 1 <= needed <= len(people):
             return Refusal(Code.INVALID_APPROVAL, f"between 1 and {len(people)} holders can approve a debit")
         names = ["counter:account", *([f"company:{company[1]}"] if company else [])]
-        async with self._rhythm.exclusive(names):
-            if company is not None and await self._store.get(Company, company[1]) is not None:
+        opened_at = self._rhythm.wall_ms()
+
+        async def open_it(moment: Moment) -> Account | Refusal:
+            if company is not None and await moment.get(Company, company[1]) is not None:
                 return Refusal(Code.COMPANY_EXISTS, "this company has an account at this bank")
-            counter = await self._store.get(Counter, "account") or Counter("account")
+            counter = await moment.get(Counter, "account") or Counter("account")
             counter = replace(counter, value=counter.value + 1)
             number = account_number(counter.value)
             business = Company(company[1], company[0], number) if company else None
-            account = Account(number, type, people, needed, self._rhythm.wall_ms(), business, rule=rule)
-            durable = self._rhythm.write([counter, account, *([business] if business else [])])
-        await durable
-        return account
+            account = Account(number, type, people, needed, opened_at, business, rule=rule)
+            moment.write([counter, account, *([business] if business else [])])
+            return account
+
+        opened = await self._rhythm.decide(names, open_it)
+        await self._store.flushed()
+        return opened
 
     async def accounts_of(self, holder_id: str, limit: int, after: tuple[str, ...] = ()) -> list[Account]:
         """The accounts that this holder holds, by number."""
@@ -118,18 +128,21 @@ class Custody:
 
     async def close_account(self, holder_id: str, number: str) -> Account | Refusal | None:
         """Close an account that is empty and on which nothing is held, pending credits included."""
-        async with self._rhythm.exclusive(account_locks([number])):
-            account = await self._store.get(Account, number)
+
+        async def close(moment: Moment) -> Account | Refusal | None:
+            account = await moment.get(Account, number)
             if account is None or not account.belongs_to(holder_id):
                 return None
             if account.opener.holder_id != holder_id:
                 return Refusal(Code.NOT_A_HOLDER, "only the titular closes an account", account=number)
             closed = books.close(account, self._rhythm.wall_ms())
-            if isinstance(closed, Refusal):
-                return closed
-            durable = self._rhythm.write([closed])
-        await durable
-        return closed
+            if isinstance(closed, Account):
+                moment.write([closed])
+            return closed
+
+        result = await self._rhythm.decide(account_locks([number]), close)
+        await self._store.flushed()
+        return result
 
     # Cash
 
@@ -138,15 +151,18 @@ class Custody:
     ) -> CashResult | None:
         """Pay *amount* centavos in or out at this bank, once per key; ``None`` if this is not the holder's account."""
         name = KeyName(holder_id, kind, key, f"{number} {fingerprint}")
-        async with self._rhythm.exclusive([name.lock, *account_locks([number]), f"book:{CASH}"]):
-            account = await self._store.get(Account, number)
+        operation = f"cash.{self._rhythm.unique()}"
+
+        async def pay(moment: Moment) -> CashResult | IdempotencyKey | None:
+            account = await moment.get(Account, number)
             if account is None or not account.belongs_to(holder_id):
                 return None
-            known = await self._rhythm.done_under(name)
-            if known is None:
-                result = await self._new_cash(name, account, kind, amount)
+            known = await moment.done_under(name)
+            return known or await self._new_cash(moment, name, account, kind, amount, operation)
+
+        result = await self._rhythm.decide([name.lock, *account_locks([number]), f"book:{CASH}"], pay)
         await self._store.flushed()
-        return result if known is None else await self._earlier_cash(known, number)
+        return await self._earlier_cash(result, number) if isinstance(result, IdempotencyKey) else result
 
     async def _earlier_cash(self, known: IdempotencyKey, number: str) -> CashResult:
         """What was done, or refused, under a key that is durable."""
@@ -156,22 +172,23 @@ class Custody:
         (entry,) = await self._store.find(Queries.ENTRIES_SINCE, number, limit=1, after=(change - 1,))
         return CashResult(entry, None, replayed=True)
 
-    async def _new_cash(self, name: KeyName, account: Account, kind: EntryKind, amount: int) -> CashResult:
+    async def _new_cash(
+        self, moment: Moment, name: KeyName, account: Account, kind: EntryKind, amount: int, operation: str
+    ) -> CashResult:
         direction = Direction.CREDIT if kind is EntryKind.DEPOSIT else Direction.DEBIT
         leg = Leg(1, self._rhythm.code, account.number, direction, amount)
         ledger = books.Ledger({account.number: account}, {})
-        cash = await self._store.get(Book, CASH) or Book(CASH)
+        cash = await moment.get(Book, CASH) or Book(CASH)
         unapproved = books.check_approval(account) if direction is Direction.DEBIT else None
         refusal = unapproved or books.check(ledger, [leg]) or books.check_cash(cash, -leg.signed)
-        now = self._rhythm.now()
+        now = moment.now()
         if refusal is not None:
-            self._rhythm.write([name.names("", now.wall_ms, refusal)])
+            moment.write([name.names("", now.wall_ms, refusal)])
             return CashResult(None, refusal)
-        operation = f"cash.{self._rhythm.unique()}"
         rows = books.post(ledger, [leg], operation, kind, now.stamp, now.wall_ms)
         entry = next(row for row in rows if isinstance(row, Entry))
         book = BookEntry(operation, CASH, -leg.signed, now.stamp)
-        self._rhythm.write([*rows, book, name.names(str(entry.change), now.wall_ms)])
+        moment.write([*rows, book, name.names(str(entry.change), now.wall_ms)])
         return CashResult(entry, None)
 
     # Consents
@@ -186,8 +203,10 @@ class Custody:
         expires_at: int,
     ) -> Consent | Refusal | None:
         """Let *initiator_bank* order debits on this account for this holder; ``None`` if it is not theirs."""
-        async with self._rhythm.exclusive(account_locks([number])):
-            account = await self._store.get(Account, number)
+        now, consent_id = self._rhythm.wall_ms(), self._rhythm.unique()
+
+        async def give(moment: Moment) -> Consent | Refusal | None:
+            account = await moment.get(Account, number)
             if account is None or not account.is_held_by(holder.cpf):
                 return None
             if self._peers.view(initiator_bank) is None:
@@ -197,10 +216,10 @@ class Custody:
             refusal = books.check_approval(account)
             if refusal is not None:
                 return refusal
-            if len(await self._store.find(Queries.CONSENTS_ON_ACCOUNT, number, limit=MAX_CONSENTS)) == MAX_CONSENTS:
+            if len(await moment.find(Queries.CONSENTS_ON_ACCOUNT, number, limit=MAX_CONSENTS)) == MAX_CONSENTS:
                 return Refusal(Code.LIMIT_EXCEEDED, f"at most {MAX_CONSENTS} consents on one account", account=number)
             consent = Consent(
-                self._rhythm.unique(),
+                consent_id,
                 number,
                 holder.holder_id,
                 holder.cpf,
@@ -208,11 +227,14 @@ class Custody:
                 max_per_transfer,
                 max_total,
                 expires_at,
-                self._rhythm.wall_ms(),
+                now,
             )
-            durable = self._rhythm.write([consent])
-        await durable
-        return consent
+            moment.write([consent])
+            return consent
+
+        given = await self._rhythm.decide(account_locks([number]), give)
+        await self._store.flushed()
+        return given
 
     async def consents_of(self, holder_id: str, limit: int, after: tuple[int | str, ...] = ()) -> list[Consent]:
         """The consents that this holder has given, newest first."""
@@ -223,14 +245,18 @@ class Custody:
         found = await self._store.get(Consent, consent_id)
         if found is None or found.holder_id != holder_id:
             return None
-        async with self._rhythm.exclusive(account_locks([found.account])):
-            consent = await self._store.get(Consent, consent_id)
-            assert consent is not None
+
+        async def revoke(moment: Moment) -> Consent:
+            consent = await moment.get(Consent, consent_id)
+            assert consent is not None, f"consent {consent_id} vanished"
             if consent.revoked_at is None:
                 consent = replace(consent, revoked_at=self._rhythm.wall_ms())
-                self._rhythm.write([consent])
+                moment.write([consent])
+            return consent
+
+        revoked = await self._rhythm.decide(account_locks([found.account]), revoke)
         await self._store.flushed()
-        return consent
+        return revoked
 
     async def _people(
         self, holder: Holder, type_: AccountType, co_holders: Sequence[str]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from distribank.bank.coordinating import Coordinating, Drive
-from distribank.bank.rhythm import Rhythm, account_locks
+from distribank.bank.rhythm import Moment, Rhythm, account_locks, ledger_of, positions_of
 from distribank.breakages import Busy, KeyInProgress, KeyReused
 from distribank.core import coordinator
 from distribank.core.clock import CLOCK_BOUND_MS
@@ -22,7 +22,7 @@ from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Ledger, check_approval, position_book, position_room
 from distribank.core.money import MAX_BALANCE
-from distribank.core.protocol import State, Transaction
+from distribank.core.protocol import State, Step, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg, Order, banks_of, legs_at, net_flow
 from distribank.ports import Peers, PeerStatus
@@ -89,8 +89,8 @@ class Ordering:
     async def refusal_of(self, holder: Holder, legs: tuple[Leg, ...]) -> Refusal | None:
         """Why this bank itself would refuse this order now; nothing is held, and other banks have not been asked."""
         own, flows = legs_at(self._rhythm.code, legs), self._flows(legs)
-        ledger = await self._rhythm.ledger(dict.fromkeys(leg.account for leg in own))
-        positions = await self._rhythm.positions(flows)
+        ledger = await ledger_of(self._store, dict.fromkeys(leg.account for leg in own))
+        positions = await positions_of(self._store, flows)
         refusal = self._refuse_at_once(holder, legs, ledger)
         return refusal or coordinator.check(own, ledger, flows, positions, self._most_owed)
 
@@ -98,7 +98,7 @@ class Ordering:
         """The most, in centavos, that each of *banks* may still come to owe this one, where there is such a limit."""
         if self._cap is None:
             return {}
-        positions = await self._rhythm.positions(dict.fromkeys(banks, -1))
+        positions = await positions_of(self._store, dict.fromkeys(banks, -1))
         return {bank: position_room(positions[position_book(bank)], self._most_owed) for bank in banks}
 
     async def _durable(self, transaction: str) -> Transaction:
@@ -114,52 +114,63 @@ class Ordering:
         """Find what the key did before, or begin; check, hold and the record of it are one moment."""
         own = legs_at(self._rhythm.code, legs)
         accounts = dict.fromkeys(leg.account for leg in own)
-        names = [key.lock, *account_locks(accounts), *self._position_locks(legs)]
-        async with self._rhythm.exclusive(names):
-            earlier = await self._earlier(key)
-            if earlier is not None:
-                return earlier, None, True
-            ledger = await self._rhythm.ledger(accounts)
-            order = Order(
-                self._rhythm.end_to_end_id(), holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs
-            )
-            positions = await self._rhythm.positions(self._flows(legs))
-            now = self._rhythm.now()
+        identity, end_to_end = self._rhythm.transaction_id(), self._rhythm.end_to_end_id()
+        order = Order(end_to_end, holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs)
+
+        async def begin(moment: Moment) -> Step:
+            earlier = await self._earlier(moment, key)
+            if earlier is not None:  # this very one, where it is run again: what it wrote may have landed unheard of
+                return Step(earlier)
+            ledger = await moment.ledger(accounts)
+            now = moment.now()
             step = coordinator.begin(
-                self._rhythm.transaction_id(),
+                identity,
                 order,
                 ledger,
-                positions,
+                await moment.positions(self._flows(legs)),
                 now,
                 now.wall_ms + round(self._vote_deadline * 1000) + CLOCK_BOUND_MS,
                 cap=self._most_owed,
                 refusal=self._refuse_at_once(holder, legs, ledger),
             )
-            known = step.transaction
-            assert known is not None
-            begun = known.state is State.PREPARING
-            self._rhythm.persist(step, key.names(known.id, now.wall_ms), lazy=begun)
-            drive = self._coordinating.drive(known, step) if begun else None
-        if not begun:
-            self._coordinating.count(known)
-        return known, drive, False
+            assert step.transaction is not None
+            begun = step.transaction.state is State.PREPARING
+            moment.persist(step, key.names(identity, now.wall_ms), lazy=begun)
+            return step
 
-    async def _earlier(self, key: KeyName) -> Transaction | None:
+        names = [key.lock, *account_locks(accounts), *self._position_locks(legs)]
+        step = await self._rhythm.decide(names, begin)
+        known = step.transaction
+        assert known is not None
+        if known.id != identity:
+            return known, None, True
+        if known.state is not State.PREPARING:
+            self._coordinating.count(known)
+            return known, None, False
+        return known, self._coordinating.drive(known), False
+
+    async def _earlier(self, moment: Moment, key: KeyName) -> Transaction | None:
         """The transaction that this key stands for, if its client may hear of it now."""
-        named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
+        named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
         if named is None:
             return None
-        known = await self._store.get(Transaction, named.subject)
+        known = await moment.get(Transaction, named.subject)
         verdict = judge(named, key.fingerprint, known.because if known else None)
         if verdict is Retry.CONFLICT:
             raise KeyReused
         if verdict is Retry.NEW:
             return None
         assert known is not None, f"key names {named.subject}, which is not in the store"
-        drive = self._coordinating.live(known.id)
-        if drive is not None and not named.answered and not drive.decided.done():
+        if not named.answered and self._is_under_way(known):
             raise KeyInProgress(known.id)
         return known
+
+    def _is_under_way(self, known: Transaction) -> bool:
+        """Whether *known* is being driven and not decided, here or by another process of this bank."""
+        drive = self._coordinating.live(known.id)
+        if drive is not None:
+            return not drive.decided.done()
+        return self._store.shared and known.state is State.PREPARING and known.incarnation == self._store.incarnation
 
     def _refuse_at_once(self, holder: Holder, legs: tuple[Leg, ...], ledger: Ledger) -> Refusal | None:
         """What needs no other bank's word: unknown banks, others' accounts, missing approvals, banks that are away."""
@@ -213,10 +224,13 @@ class Ordering:
 
     async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
         """A 202 is a promise: once this is durable the key finds this transfer, crash or not."""
-        async with self._rhythm.exclusive([key.lock]):
-            named = await self._store.get(IdempotencyKey, key.owner, key.route, key.key)
+
+        async def promise(moment: Moment) -> None:
+            named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
             if named is not None and named.subject == known.id and not named.answered:
-                self._rhythm.write([replace(named, answered=True)])
+                moment.write([replace(named, answered=True)])
+
+        await self._rhythm.decide([key.lock], promise)
 
 
 async def _done_within(future: Future[None], seconds: float) -> bool:

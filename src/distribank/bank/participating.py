@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import MAX_CONSENTS
-from distribank.bank.rhythm import Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
 from distribank.bank.showing import Showing
 from distribank.bank.snapshots import Snapshots
 from distribank.core import participant
@@ -129,21 +129,44 @@ class Participating:
         One hold for the whole request costs a fraction of one for each message, and waits for no longer than they do.
         """
         touched = [await self._touched(sender, message) for message in messages]
-        answers: list[Answer | None] = []
-        async with self._rhythm.exclusive([name for names, _ in touched for name in names]):
+
+        async def decide(moment: Moment) -> list[Step | None]:
+            steps: list[Step | None] = []
             for message, (names, accounts) in zip(messages, touched, strict=True):
                 if not names:
-                    answers.append(
-                        self._refuse(message.transaction, "only the bank that coordinates a transaction may decide it")
-                    )
+                    detail = "only the bank that coordinates a transaction may decide it"
+                    steps.append(Step(None, answer=_refuse(moment, message.transaction, detail)))
                 elif isinstance(message, Prepare):
-                    answers.append(await self._prepare(clock, message, accounts))
+                    steps.append(await self._prepare(moment, clock, message, accounts))
                 else:
-                    answers.append(await self._carry_out(message, accounts))
+                    steps.append(await self._carry_out(moment, message, accounts))
+            return steps
+
+        steps = await self._rhythm.decide([name for names, _ in touched for name in names], decide)
         # None: it was prepared while this waited for its turn. Once more, now with the locks of its accounts.
-        again = [message for message, answer in zip(messages, answers, strict=True) if answer is None]
+        again = [message for message, step in zip(messages, steps, strict=True) if step is None]
         later = iter(await self._decide(sender, clock, again) if again else ())
-        return [next(later) if answer is None else answer for answer in answers]
+        return [
+            next(later) if step is None else self._decided(message, step)
+            for message, step in zip(messages, steps, strict=True)
+        ]
+
+    def _decided(self, message: Decisive, step: Step) -> Answer:
+        """*step* has been taken: whoever finishes what is unfinished hears of it, and whoever asked."""
+        if isinstance(message, Prepare):
+            if step.transaction is not None and step.transaction.state is State.PREPARED:
+                self.watch(step.transaction)
+            assert step.answer is not None, "a prepare is always answered"
+            return step.answer
+        self._heard(message.transaction, step, message.at if isinstance(message, Commit) else 0)
+        return step.answer or Acknowledged(already=True)
+
+    def _heard(self, transaction: str, step: Step, at: int) -> None:
+        """An outcome has been heard, stamped *at* where it is a commit; where that settles it, nobody need be asked."""
+        if at and step.transaction is not None and step.transaction.commit_at == at:
+            self._rhythm.merge_commit(at)
+        if step.records and (step.transaction is None or step.transaction.state not in UNFINISHED):
+            self.settled(transaction)
 
     async def _touched(self, sender: str, message: Decisive) -> tuple[list[str], list[str]]:
         """The locks that deciding *message* needs, and the accounts that are among them; none if *sender* may not."""
@@ -158,39 +181,34 @@ class Participating:
             accounts = _accounts_of(await self._store.get(Transaction, message.transaction))
         return [*names, *account_locks(accounts)], accounts
 
-    async def _prepare(self, clock: int, prepare: Prepare, accounts: Sequence[str]) -> Answer:
-        """Vote. All that the prepare names is locked."""
+    async def _prepare(self, moment: Moment, clock: int, prepare: Prepare, accounts: Sequence[str]) -> Step:
+        """Vote. All that the prepare names is this moment's alone."""
         position = position_book(coordinator_of(prepare.transaction))
         situation = Situation(
             self._rhythm.code,
             prepare.transaction,
-            await self._store.get(Transaction, prepare.transaction),
-            self._rhythm.now(),
-            await self._rhythm.ledger(accounts, prepare.transaction),
+            await moment.get(Transaction, prepare.transaction),
+            moment.now(),
+            await moment.ledger(accounts, prepare.transaction),
             prepare=prepare,
             sender_clock=clock,
-            consents=await self._consents_on(prepare.legs),
-            position=await self._store.get(Book, position) or Book(position),
+            consents=await _consents_on(moment, prepare.legs),
+            position=await moment.get(Book, position) or Book(position),
             cap=MAX_BALANCE if self._cap is None else self._cap,
             reaches_back_to=self._store.reaches_back_to,
         )
         step = participant.step(Event.PREPARE, situation)
-        self._rhythm.persist(step, lazy=not step.forced)
-        if step.transaction is not None and step.transaction.state is State.PREPARED:
-            self.watch(step.transaction)
-        assert step.answer is not None, "a prepare is always answered"
-        return step.answer
+        moment.persist(step, lazy=not step.forced)
+        return step
 
-    async def _carry_out(self, message: Commit | Abort, accounts: Sequence[str]) -> Answer | None:
+    async def _carry_out(self, moment: Moment, message: Commit | Abort, accounts: Sequence[str]) -> Step | None:
         """Post or release. *accounts* are locked; ``None`` if it was prepared since they were asked for."""
-        known = await self._store.get(Transaction, message.transaction)
+        known = await moment.get(Transaction, message.transaction)
         if _accounts_of(known) != accounts:
             return None
         if isinstance(message, Commit):
-            step = await self._feed(known, message.transaction, Event.COMMIT, at=message.at, commit=message)
-        else:
-            step = await self._feed(known, message.transaction, Event.ABORT, abort=message)
-        return step.answer or Acknowledged(already=True)
+            return await self._feed(moment, known, message.transaction, Event.COMMIT, at=message.at, commit=message)
+        return await self._feed(moment, known, message.transaction, Event.ABORT, abort=message)
 
     async def _resolve(
         self, transaction: str, event: Event, *, at: int = 0, force: tuple[Verdict, str] | None = None
@@ -198,13 +216,21 @@ class Participating:
         """Feed an outcome, or a guess, with everything that the transaction touches here locked."""
         while True:
             accounts = _accounts_of(await self._store.get(Transaction, transaction))
-            async with self._rhythm.exclusive([transaction_lock(transaction), *account_locks(accounts)]):
-                known = await self._store.get(Transaction, transaction)
-                if _accounts_of(known) == accounts:
-                    return await self._feed(known, transaction, event, at=at, force=force)
+
+            async def feed(moment: Moment, accounts: list[str] = accounts) -> Step | None:
+                known = await moment.get(Transaction, transaction)
+                if _accounts_of(known) != accounts:
+                    return None
+                return await self._feed(moment, known, transaction, event, at=at, force=force)
+
+            step = await self._rhythm.decide([transaction_lock(transaction), *account_locks(accounts)], feed)
+            if step is not None:
+                self._heard(transaction, step, at)
+                return step
 
     async def _feed(
         self,
+        moment: Moment,
         known: Transaction | None,
         transaction: str,
         event: Event,
@@ -214,28 +240,24 @@ class Participating:
         abort: Abort | None = None,
         force: tuple[Verdict, str] | None = None,
     ) -> Step:
-        """Feed a decision, an outcome or a guess to the machine, under the locks of all that *transaction* touches."""
+        """Feed a decision, an outcome or a guess to the machine, with all that *transaction* touches to itself."""
         situation = Situation(
             self._rhythm.code,
             transaction,
             known,
-            self._rhythm.now(),
-            await self._rhythm.ledger(_accounts_of(known), transaction),
+            moment.now(),
+            await moment.ledger(_accounts_of(known), transaction),
             commit=commit,
             because=abort.because if abort else None,
             at=at,
-            consents=await self._used_consents(known),
+            consents=await _used_consents(moment, known),
             reaches_back_to=self._store.reaches_back_to,
-            heuristic=await self._guess(known),
+            heuristic=await moment.get(Heuristic, known.id) if known and known.state in FORCED else None,
             verdict=force[0] if force else None,
             reason=force[1] if force else "",
         )
         step = participant.step(event, situation)
-        if at and step.transaction is not None and step.transaction.commit_at == at:
-            self._rhythm.merge_commit(at)
-        self._rhythm.persist(step, lazy=not step.forced)
-        if step.records and (step.transaction is None or step.transaction.state not in UNFINISHED):
-            self.settled(transaction)
+        moment.persist(step, lazy=not step.forced)
         return step
 
     async def _answer(self, sender: str, clock: int, message: Message) -> Answer:
@@ -255,50 +277,52 @@ class Participating:
         """Somebody in doubt asks: as this transaction's coordinator, or as one of its participants."""
         if coordinator_of(inquiry.transaction) == self._rhythm.code:
             return await self._coordinating.inquired(sender, inquiry)
-        async with self._rhythm.exclusive([transaction_lock(inquiry.transaction)]):
-            known = await self._store.get(Transaction, inquiry.transaction)
+
+        async def answer(moment: Moment) -> Answer:
+            known = await moment.get(Transaction, inquiry.transaction)
             if known is not None and known.order is not None and sender not in known.banks:
-                return self._refuse(inquiry.transaction, "only banks that take part may ask for this outcome")
+                return _refuse(moment, inquiry.transaction, "only banks that take part may ask for this outcome")
             situation = Situation(
                 self._rhythm.code,
                 inquiry.transaction,
                 known,
-                self._rhythm.now(),
+                moment.now(),
                 vote_by=inquiry.vote_by,
                 reaches_back_to=self._store.reaches_back_to,
             )
             step = participant.step(Event.INQUIRE, situation)
-            self._rhythm.persist(step, lazy=not step.forced)
-        assert step.answer is not None, "an inquiry is always answered"
-        return step.answer
+            moment.persist(step, lazy=not step.forced)
+            assert step.answer is not None, "an inquiry is always answered"
+            return step.answer
 
-    def _refuse(self, transaction: str, detail: str) -> Refused:
-        self._rhythm.alarm(detail, transaction)
-        return Refused(Violation.NOT_YOUR_TRANSACTION, detail)
+        return await self._rhythm.decide([transaction_lock(inquiry.transaction)], answer)
 
-    async def _consents_on(self, legs: Sequence[Leg]) -> list[Consent]:
-        """Every consent on the accounts to be debited. The list comes from the disk, each consent as it is now."""
-        debited = dict.fromkeys(leg.account for leg in legs if leg.direction is Direction.DEBIT)
-        found: list[Consent] = []
-        for account in debited:
-            for durable in await self._store.find(Queries.CONSENTS_ON_ACCOUNT, account, limit=MAX_CONSENTS):
-                present = await self._store.get(Consent, durable.consent_id)
-                assert present is not None, f"consent {durable.consent_id} vanished"
-                found.append(present)
-        return found
 
-    async def _used_consents(self, known: Transaction | None) -> list[Consent]:
-        """The consents that a transaction in doubt has used, to give them back if it is aborted."""
-        found: list[Consent] = []
-        for use in known.consents if known and known.state in IN_DOUBT else ():
-            consent = await self._store.get(Consent, use.consent_id)
-            assert consent is not None, f"consent {use.consent_id} vanished"
-            found.append(consent)
-        return found
+def _refuse(moment: Moment, transaction: str, detail: str) -> Refused:
+    moment.alarm(detail, transaction)
+    return Refused(Violation.NOT_YOUR_TRANSACTION, detail)
 
-    async def _guess(self, known: Transaction | None) -> Heuristic | None:
-        """What an operator has forced, where the truth is not known yet."""
-        return await self._store.get(Heuristic, known.id) if known and known.state in FORCED else None
+
+async def _consents_on(moment: Moment, legs: Sequence[Leg]) -> list[Consent]:
+    """Every consent on the accounts to be debited. The list is of what is durable, each consent as it is now."""
+    debited = dict.fromkeys(leg.account for leg in legs if leg.direction is Direction.DEBIT)
+    found: list[Consent] = []
+    for account in debited:
+        for durable in await moment.find(Queries.CONSENTS_ON_ACCOUNT, account, limit=MAX_CONSENTS):
+            present = await moment.get(Consent, durable.consent_id)
+            assert present is not None, f"consent {durable.consent_id} vanished"
+            found.append(present)
+    return found
+
+
+async def _used_consents(moment: Moment, known: Transaction | None) -> list[Consent]:
+    """The consents that a transaction in doubt has used, to give them back if it is aborted."""
+    found: list[Consent] = []
+    for use in known.consents if known and known.state in IN_DOUBT else ():
+        consent = await moment.get(Consent, use.consent_id)
+        assert consent is not None, f"consent {use.consent_id} vanished"
+        found.append(consent)
+    return found
 
 
 def _coordinated(known: Transaction) -> Refusal:

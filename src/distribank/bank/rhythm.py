@@ -1,7 +1,7 @@
 """The rhythm that every event follows: load → decide → persist → send.
 
-This is the only place where a decision meets the store: under the locks of what it names, with nothing awaited
-between deciding and queueing the write, and with whatever becomes true to say held back until the write is durable.
+This is the only place where a decision meets the store: a ``Moment`` has what it names to itself, loads, decides with
+nothing awaited, and writes once; whatever becomes true to say is held back until the write is durable.
 It also keeps the bank's clock and makes its ids.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import string
+import time
 from asyncio import Future
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from distribank.bank.feed import Feed
 from distribank.bank.metrics import Metrics
@@ -22,11 +22,12 @@ from distribank.breakages import KeyReused
 from distribank.core import clock as hlc
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Account, Book, Hold, Ledger, position_book
-from distribank.core.protocol import Now, Step
-from distribank.locks import Locks
-from distribank.ports import Chance, Clock, Row, Store, Traces
+from distribank.core.protocol import Now, Record, Step
+from distribank.ports import Chance, Clock, Row, Store, Traces, Unit
 
 log = logging.getLogger("distribank.bank")
+
+T = TypeVar("T")
 
 _ALPHANUMERIC: Final = string.ascii_letters + string.digits
 _UUID7_VERSION: Final = 0x7 << 76
@@ -34,7 +35,7 @@ _UUID7_VARIANT: Final = 0b10 << 62
 
 
 class Rhythm:
-    """One bank's store, clock, locks and ids, and the order in which they are used."""
+    """One bank's store, clock and ids, and the order in which they are used."""
 
     def __init__(
         self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics, traces: Traces | None = None
@@ -44,7 +45,6 @@ class Rhythm:
         self.metrics = metrics
         self.traces = traces
         self.feed = Feed()
-        self.locks = Locks()
         self._clock = clock
         self._chance = chance
         self._last_stamp = store.last_stamp
@@ -55,10 +55,10 @@ class Rhythm:
         """Milliseconds since 1970 by this bank's own wall clock."""
         return self._clock.wall_ms()
 
-    def now(self) -> Now:
-        """The moment of one decision: its stamp is later than all that this bank has said or heard."""
+    def now(self, floor: int = 0) -> Now:
+        """The moment of one decision: its stamp is later than *floor* and all that this process has said or heard."""
         wall = self._clock.wall_ms()
-        self._last_stamp = hlc.tick(self._last_stamp, wall)
+        self._last_stamp = hlc.tick(max(self._last_stamp, floor), wall)
         return Now(wall, self._last_stamp)
 
     def stamp(self) -> int:
@@ -94,37 +94,72 @@ class Rhythm:
         """A random number from 0.5 to 1.0 by which a delay is multiplied, so that many do not come at once."""
         return 0.5 + self._chance.random() / 2
 
+    # Decide
+
+    async def decide(self, names: Iterable[str], body: Callable[[Moment], Awaitable[T]]) -> T:
+        """One moment of deciding, with exclusive access to *names*: see ``ports.Store.decide``.
+
+        *body* may be run again, and so does nothing but through its moment; what follows from its result is done by
+        the caller. What it persisted is seen by the next decision. Nobody outside may hear of it before
+        ``store.flushed()`` has returned.
+        """
+        moment: Moment | None = None
+
+        async def run(unit: Unit) -> T:
+            nonlocal moment
+            moment = Moment(self, unit)
+            return await body(moment)
+
+        result = await self.store.decide(names, run)
+        assert moment is not None, "nothing was decided"
+        for what, transaction in moment.alarms:
+            self.alarm(what, transaction)
+        if self.traces is not None:
+            for records, durable, began_ns in moment.recorded:
+                self.traces.recorded(records, durable, began_ns)
+        return result
+
+    def alarm(self, what: str, transaction: str) -> None:
+        """An operator must hear of this: the protocol was broken, or a promise was lost."""
+        log.error("%s %s: ALARM: %s", self.code, transaction, _one_line(what))
+        self.metrics.alarms.inc()
+
+
+class Moment:
+    """One moment of deciding: what it loads, when it is, and what it makes true. Made anew each time it is run.
+
+    *get* and *find* are the unit's.
+    """
+
+    __slots__ = ("_rhythm", "_unit", "alarms", "find", "get", "recorded", "settled")
+
+    def __init__(self, rhythm: Rhythm, unit: Unit) -> None:
+        self._rhythm = rhythm
+        self._unit = unit
+        self.get = unit.get
+        self.find = unit.find
+        self.settled = unit.settled
+        self.alarms: list[tuple[str, str]] = []
+        self.recorded: tuple[tuple[tuple[Record, ...], Future[None] | None, int], ...] = ()
+        """What is to be traced, once this is decided: this moment may have to be lived again."""
+
     # Load
 
-    def exclusive(self, names: Iterable[str]) -> AbstractAsyncContextManager[None]:
-        """Nothing else decides over *names* (``account:…``, ``transaction:…``, ``key:…``, ``book:…``) meanwhile."""
-        return self.locks.hold(names)
+    def now(self) -> Now:
+        """When this is decided: later than all that this bank has said or heard, and than what is decided over."""
+        return self._rhythm.now(self._unit.floor)
 
     async def ledger(self, accounts: Iterable[str], transaction: str = "") -> Ledger:
         """The accounts named that exist here, and *transaction*'s holds on them."""
-        found: dict[str, Account] = {}
-        holds: dict[str, Hold] = {}
-        for number in accounts:
-            if number in found:
-                continue
-            account = await self.store.get(Account, number)
-            if account is None:
-                continue
-            found[number] = account
-            if transaction and account.open_holds:
-                hold = await self.store.get(Hold, number, transaction)
-                if hold is not None:
-                    holds[number] = hold
-        return Ledger(found, holds)
+        return await ledger_of(self._unit, accounts, transaction)
 
     async def positions(self, flows: Mapping[str, int]) -> dict[str, Book]:
         """The positions with the peers that would come to owe this bank more (those with a negative flow)."""
-        names = [position_book(bank) for bank, flow in flows.items() if flow < 0]
-        return {name: await self.store.get(Book, name) or Book(name) for name in names}
+        return await positions_of(self._unit, flows)
 
     async def done_under(self, name: KeyName) -> IdempotencyKey | None:
         """What this key did, or was refused, before; ``None`` if nothing. Raises ``KeyReused`` for other content."""
-        known = await self.store.get(IdempotencyKey, name.owner, name.route, name.key)
+        known = await self._unit.get(IdempotencyKey, name.owner, name.route, name.key)
         if judge(known, name.fingerprint) is Retry.CONFLICT:
             raise KeyReused
         return known
@@ -132,36 +167,64 @@ class Rhythm:
     # Persist
 
     def persist(self, step: Step, *also: Row, lazy: bool = False) -> None:
-        """Queue everything that *step* makes true, and *also*, as one atomic write; raise its alarm.
-
-        From here on the next decision sees it. Nobody outside may hear of it before ``store.flushed()`` has returned.
-        """
+        """Write everything that *step* makes true, and *also*; raise its alarm once that is so."""
+        rhythm = self._rhythm
         if log.isEnabledFor(logging.DEBUG):  # asked once: with every transfer it would cost a tenth of it
             for record in step.records:
                 told = {"from": record.before, "to": record.after, "because": _one_line(record.detail)}
                 words = "{from} → {to}, because {because}".format_map(told)
-                log.debug("%s %s: %s", self.code, record.transaction, words, extra=told)
+                log.debug("%s %s: %s", rhythm.code, record.transaction, words, extra=told)
         if step.alarm is not None:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
         rows = (*step.changes, *step.records, *also)
         if rows:
             durable = self.write(rows, lazy=lazy)
-            if self.traces is not None:
-                self.traces.recorded(step.records, None if lazy else durable)
+            if rhythm.traces is not None:
+                self.recorded += ((step.records, None if lazy else durable, time.time_ns()),)
 
     def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
-        """Queue *rows*, and tell whoever watches their accounts once they are durable."""
+        """Write *rows*, and tell whoever watches their accounts once they are durable."""
         rows = tuple(rows)
-        durable = self.store.write(rows, lazy=lazy)
-        watched = self.feed.watched(row.number for row in rows if isinstance(row, Account))
+        durable = self._unit.write(rows, lazy=lazy)
+        feed = self._rhythm.feed
+        watched = feed.watched(row.number for row in rows if isinstance(row, Account))
         if watched:
-            durable.add_done_callback(lambda _: self.feed.wake(watched))
+            durable.add_done_callback(lambda _: feed.wake(watched))
         return durable
 
     def alarm(self, what: str, transaction: str) -> None:
-        """An operator must hear of this: the protocol was broken, or a promise was lost."""
-        log.error("%s %s: ALARM: %s", self.code, transaction, _one_line(what))
-        self.metrics.alarms.inc()
+        """Once this is decided, an operator must hear of it."""
+        self.alarms.append((what, transaction))
+
+
+class Reader(Protocol):
+    """A unit, or the store outside of one."""
+
+    async def get(self, kind: type[T], *key: str) -> T | None: ...
+
+
+async def ledger_of(reader: Reader, accounts: Iterable[str], transaction: str = "") -> Ledger:
+    """The accounts named that exist here, and *transaction*'s holds on them."""
+    found: dict[str, Account] = {}
+    holds: dict[str, Hold] = {}
+    for number in accounts:
+        if number in found:
+            continue
+        account = await reader.get(Account, number)
+        if account is None:
+            continue
+        found[number] = account
+        if transaction and account.open_holds:
+            hold = await reader.get(Hold, number, transaction)
+            if hold is not None:
+                holds[number] = hold
+    return Ledger(found, holds)
+
+
+async def positions_of(reader: Reader, flows: Mapping[str, int]) -> dict[str, Book]:
+    """The positions with the peers that would come to owe this bank more (those with a negative flow)."""
+    names = [position_book(bank) for bank, flow in flows.items() if flow < 0]
+    return {name: await reader.get(Book, name) or Book(name) for name in names}
 
 
 @lru_cache(maxsize=2)

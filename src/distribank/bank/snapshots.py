@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from distribank.bank.rhythm import Rhythm
+from distribank.bank.rhythm import Moment, Rhythm
 from distribank.core import snapshot
 from distribank.core.clock import Floor, too_far_ahead
 from distribank.core.protocol import (
@@ -46,7 +46,7 @@ class Snapshots:
     async def answer(self, question: Snapshot) -> ClockRead | Cut | Sides | Refused:
         """Whatever *question* asks for; the asker's clock has been merged already."""
         if question.at is None:
-            return ClockRead(self._rhythm.now().stamp)
+            return ClockRead(max(self._rhythm.now().stamp, await self._store.greatest_stamp()))
         if too_far_ahead(question.at, self._rhythm.wall_ms()):
             return Refused(Violation.CLOCK_AHEAD, "this stamp is too far ahead to be believed")
         await self._pass(question.at)
@@ -57,7 +57,11 @@ class Snapshots:
     async def _pass(self, at: int) -> None:
         """The clock is past *at*, durably, and so is whatever had been decided before."""
         self._rhythm.hear(at)
-        self._rhythm.write([Floor(at)])
+
+        async def raise_floor(moment: Moment) -> None:
+            moment.write([Floor(at)])
+
+        await self._rhythm.decide(["clock"], raise_floor)
         await self._store.flushed()
 
     async def _cut(self, at: int) -> Cut:

@@ -31,7 +31,7 @@ from distribank.peers.client import HttpPeers
 from distribank.peers.roster import Roster, load_private_key, own_keyid
 from distribank.peers.signatures import Signer, Verifier
 from distribank.service import SystemClock
-from distribank.store import open_store
+from distribank.store import open_store, put
 
 FLUSH: Final = "one flush, ms"
 APPEND: Final = "4 KiB appended and synced, ms"
@@ -85,7 +85,7 @@ async def _flush(scratch: Path) -> float:
     values = iter(range(10 * TIMES))
 
     async def one() -> None:
-        await store.write([Counter("flush", next(values))])
+        await put(store, [Counter("flush", next(values))])
 
     try:
         return await _timed(one)

@@ -36,7 +36,7 @@ from distribank.network.client import AccountRef, BankClient, Session, client_of
 from distribank.network.layout import LocalBank
 from distribank.network.processes import BankProcess, stop_all
 from distribank.ports import Queries, Row, Store
-from distribank.store import open_store
+from distribank.store import open_store, put
 
 HOLDERS: Final = 256
 """Persons at each bank at most, the same at every bank; the accounts are theirs in turn."""
@@ -144,7 +144,7 @@ async def fill(order: Order, told: Told) -> None:
             await _opened(store, min(order.accounts, HOLDERS)), await _moved(store) if order.past else None, order
         )
         while group := list(islice(rows, GROUP_ROWS)):
-            await store.write(group)
+            await put(store, group)
             done += sum(isinstance(row, Account | Transaction) for row in group)
             told(done, total)
     finally:

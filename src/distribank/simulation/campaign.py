@@ -288,7 +288,7 @@ def _unrest(node: Node) -> dict[str, object]:
         "watched": list(node.recovery._due),
         "asked": node.bank.reading.asked,
         "thought to be away": [view.bank for view in node.bank.peers.views() if view.status is not PeerStatus.ONLINE],
-        "locked": len(node.bank.rhythm.locks),
+        "locked": len(node.store.locks),
     }
     return {what: each for what, each in left.items() if each}
 

@@ -15,15 +15,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distribank.breakages import DurabilityLost, Misconfigured
-from distribank.ports import Chance, Store
+from distribank.ports import Chance, Row, Store, Unit
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "put"]
 
 SQLITE = "sqlite:///"
+
+
+async def put(store: Store, rows: Iterable[Row]) -> None:
+    """Write *rows* as one atomic write, durably, where nothing is decided: for those who fill a store."""
+
+    async def write(unit: Unit) -> None:
+        unit.write(rows)
+
+    await store.decide((), write)
+    await store.flushed()
 
 
 def open_store(

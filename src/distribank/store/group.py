@@ -20,7 +20,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from asyncio import Future, Handle
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -36,7 +36,8 @@ from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Record, Transaction
 from distribank.core.suspense import Assignment
-from distribank.ports import Query, Recount, Row
+from distribank.locks import Locks
+from distribank.ports import D, Queries, Query, Recount, Row, Unit
 
 R = TypeVar("R")
 
@@ -152,6 +153,9 @@ class GroupCommit(ABC):
         on_flush: Callable[[float, int], None] | None = None,
     ) -> None:
         self.stats = FlushStats()
+        self.locks = Locks()
+        self._taken_up_to: dict[str, tuple[int | str, ...]] = {}
+        self._taken_over: set[str] = set()
         self._on_broken = on_broken
         self._on_flush = on_flush
         self._dirty = Group()
@@ -212,6 +216,10 @@ class GroupCommit(ABC):
         row: R | None = self._look(kind, key)
         return row
 
+    async def greatest_stamp(self) -> int:
+        """0: nobody else writes here, and this process's own clock is later than all that it has written."""
+        return 0
+
     def _look(self, kind: type, key: tuple[str, ...]) -> Any:
         if self._broken is not None:
             raise self._lost()
@@ -232,6 +240,54 @@ class GroupCommit(ABC):
         return transaction not in self._dirty.puts[Transaction] and (
             self._flushing is None or transaction not in self._flushing.puts[Transaction]
         )
+
+    # Deciding -----------------------------------------------------------------------------------------------------
+
+    @property
+    def floor(self) -> int:
+        """0: see ``greatest_stamp``."""
+        return 0
+
+    @property
+    def shared(self) -> bool:
+        """Nobody else writes here."""
+        return False
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time that decisions have spent waiting for their turn, in all."""
+        return self.locks.waited_seconds
+
+    async def decide(self, names: Iterable[str], body: Callable[[Unit], Awaitable[D]]) -> D:
+        """Run *body* once, under the locks of *names*; what it writes is queued when this returns.
+
+        The locks are let go before it is durable: nobody outside hears of it earlier, and nothing that follows it can
+        become durable first.
+        """
+        async with self.locks.hold(names):
+            return await body(self)
+
+    async def settled(self) -> None:
+        """Return once ``find`` shows all that was decided before this."""
+        await self.flushed()
+
+    async def claim(self, limit: int) -> list[Transaction]:
+        """What the process before this one left unfinished, in pages; each is given once."""
+        return await self._take_over(Queries.UNFINISHED, limit, lambda row: (row.begun_at, row.id))
+
+    async def claim_batches(self, limit: int) -> list[Batch]:
+        """The same of batches."""
+        return await self._take_over(Queries.UNFINISHED_BATCHES, limit, lambda row: (row.batch_id,))
+
+    async def _take_over(self, query: Query[R], limit: int, place_of: Callable[[R], tuple[int | str, ...]]) -> list[R]:
+        if query.name in self._taken_over:
+            return []
+        page = await self.find(query, limit=limit, after=self._taken_up_to.get(query.name, ()))
+        if page:
+            self._taken_up_to[query.name] = place_of(page[-1])
+        else:
+            self._taken_over.add(query.name)
+        return page
 
     # Writing ------------------------------------------------------------------------------------------------------
 
