@@ -96,12 +96,12 @@ format: $(VENV)/.installed-dev  ## Format the code.
 	@$(RUN) ruff format
 
 constraints:  ## Make constraints.txt and compose/requirements.txt anew, with the newest versions; needs uv.
-	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser --extra hostile --extra bench \
+	@{ sed -n '/^#/p' constraints.txt; uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra browser --extra hostile --extra bench --extra otel \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
 	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes -c constraints.txt \
-		pyproject.toml; } > compose/requirements.new
+		--extra otel pyproject.toml; } > compose/requirements.new
 	@mv compose/requirements.new compose/requirements.txt
 
 clean:  ## Remove the environment and what tools have left behind. Banks' data stay.

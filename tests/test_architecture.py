@@ -33,6 +33,8 @@ INWARD: dict[str, set[str]] = {
     "store": {"store", "core", "ports", "breakages", "locks"},
     "peers": {"peers", "core", "ports", "breakages", "moments", "strict_json", "__init__"},
     "config": {"core", "breakages", "__init__"},
+    "logs": {"config", "core", "breakages", "moments"},
+    "tracing": {"api", "core", "ports", "logs", "__init__"},
     "api": {
         *("api", "bank", "recovery", "peers", "core", "ports", "breakages", "moments", "strict_json", "config"),
         "__init__",

@@ -89,7 +89,7 @@ def test_the_example_file_has_every_variable_of_the_compose_file_with_its_defaul
     assert (ROOT / stated["COMPOSE_FILE"]).samefile(CHECKED_IN)
     assert stated["COMPOSE_PROFILES"] == "banks-${BANKS},people-${DISTRIBANK_PEOPLE:-0}"
     assert stated["DISTRIBANK_PEOPLE"] == interpolated["DISTRIBANK_PEOPLE"] == "0"
-    for name in ("PUBLISH", "BASE_IMAGE", "IMAGE"):
+    for name in ("PUBLISH", "BASE_IMAGE", "IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE", "JAEGER_IMAGE"):
         assert stated[name] == interpolated[name]
 
 
@@ -176,6 +176,51 @@ def test_what_cannot_be_is_said_before_any_bank_starts(banks: str, people: str, 
     assert (refused.returncode, refused.stdout) == (2, "")
     assert " must be " in refused.stderr
     assert taken.stdout.startswith("got there\n")
+
+
+WATCHERS = {"prometheus", "grafana", "jaeger"}
+
+
+@needs_compose
+def test_what_watches_the_banks_starts_with_its_profile_only_and_is_guarded_like_them() -> None:
+    without = composed()
+    services = composed(COMPOSE_PROFILES="banks-3,observability", DISTRIBANK_METRICS_TOKEN="given-to-the-scraper")
+
+    assert services.keys() - without.keys() == WATCHERS
+    for name in WATCHERS:
+        made = services[name]
+        assert (made["read_only"], made["init"], made["cap_drop"]) == (True, True, ["ALL"]), name
+        assert (made["security_opt"], made["restart"]) == (["no-new-privileges:true"], "no"), name
+        assert [port["host_ip"] for port in made["ports"]] == ["127.0.0.1"], "even where the banks are public"
+        assert all(each["read_only"] for each in made.get("volumes", ()) if each["type"] == "bind"), name
+    told = [name for name, made in services.items() if "given-to-the-scraper" in str(made)]
+    assert sorted(told) == ["bank-001", "bank-002", "bank-003", "prometheus"]
+    sources = [Path(each["source"]) for name in WATCHERS for each in services[name].get("volumes", ())]
+    assert [source for source in sources if source.is_absolute() and not source.exists()] == []
+
+
+def test_the_scraper_is_told_its_token_and_its_banks_as_it_starts(tmp_path: Path) -> None:
+    """Its own script, in a shell, with another directory for /tmp, and a program that says that it got there."""
+    script = re.search(r"- \|\n((?: {8}.*\n)+)", service("prometheus"))
+    assert script
+    (tmp_path / "prometheus").write_text("#!/bin/sh\necho got there $*\n")
+    (tmp_path / "prometheus").chmod(0o755)
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+        command = ["sh", "-c", script[1].replace("$$", "$").replace("/tmp/", f"{tmp_path}/")]  # noqa: S108
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=False)
+
+    refused, taken = run(BANKS="2"), run(BANKS="2", DISTRIBANK_METRICS_TOKEN="a token's own text")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "set DISTRIBANK_METRICS_TOKEN" in refused.stderr
+    assert taken.stdout.startswith("got there --config.file=/etc/prometheus/prometheus.yml"), taken.stderr
+    assert (tmp_path / "metrics-token").read_text() == "a token's own text"
+    assert (tmp_path / "metrics-token").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "banks.yml").read_text().splitlines() == [
+        '- {targets: ["bank-001:8001"], labels: {bank: "99990001"}}',
+        '- {targets: ["bank-002:8002"], labels: {bank: "99990002"}}',
+    ]
 
 
 def test_a_check_asks_the_bank_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

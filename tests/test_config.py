@@ -168,6 +168,10 @@ def test_a_secret_that_slipped_to_a_line_of_its_own_is_not_repeated(tmp_path: Pa
         ("RETENTION_DAYS", "0"),
         ("PASSWORD_PROFILE", "fast"),
         ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+        ("OTLP_ENDPOINT", "collector:4318"),
+        ("OTLP_ENDPOINT", "http://somebody:password@collector:4318"),
+        ("OTLP_ENDPOINT", "http://collector:4318/?key=x"),
     ],
 )
 def test_a_setting_out_of_bounds_is_refused_by_name(tmp_path: Path, name: str, value: str) -> None:

@@ -30,6 +30,8 @@ opens with what its rooms are for::
               batches, retries and knows who is online.
 ``api``       thin: validate, call the bank, translate the result.
 ``service``   one bank as a process: chooses the parts, puts them together, starts and stops them in order.
+``logs``      what a bank says of itself, for people or programs, with documents masked. ``tracing`` tells
+              each transfer's way over the banks to a collector, where one is configured.
 ``config``    every setting, read once. ``network`` makes and runs several banks on one machine, ``demo`` tells a story
               on them, ``torture`` breaks them and checks what came of it, ``benchmarks`` measures them; ``cli`` is the
               command.

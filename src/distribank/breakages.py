@@ -88,3 +88,7 @@ class OutcomeUnknown(Breakage):
 
 class Misconfigured(Breakage):
     """A bank must not start like this; the message names the setting and says what to put there."""
+
+
+TELLING = (AssertionError, Breakage)
+"""Exceptions whose words are this program's own. Others may quote what was sent: their class alone is logged."""

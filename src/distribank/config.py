@@ -24,6 +24,8 @@ PREFIX: Final = "DISTRIBANK_"
 EXAMPLE: Final = "change-me"
 """How every secret in ``.env.example`` begins; none that begins so is accepted."""
 
+_COLLECTOR: Final = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/\-]*)?", re.ASCII)
+
 _NAME: Final = re.compile(r"[A-Z_]{1,40}")
 
 SQLITE: Final = "sqlite:///"
@@ -41,6 +43,13 @@ class PasswordProfile(StrEnum):
     OWASP = "owasp"
     RFC9106 = "rfc9106"
     CHEAP = "cheap-for-tests"
+
+
+class LogFormat(StrEnum):
+    """How a bank's log is written: lines for people, or a JSON object a line for programs."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def _secret(shortest: int) -> AfterValidator:
@@ -63,6 +72,12 @@ def _database(url: str) -> str:
     if not url.startswith((SQLITE, "postgresql://")) or url == SQLITE:
         raise ValueError("must be sqlite:///relative/bank.db, sqlite:////absolute/bank.db or postgresql://…")
     return url
+
+
+def _collector(url: str) -> str:
+    if url and not _COLLECTOR.fullmatch(url):
+        raise ValueError("must be the address of an OTLP/HTTP collector, such as http://127.0.0.1:4318, or empty")
+    return url.rstrip("/")
 
 
 def _amount(text: str) -> str:
@@ -92,6 +107,8 @@ class Settings(BaseSettings):
     password_profile: PasswordProfile = PasswordProfile.OWASP
     max_connections: int = Field(default=1_000, ge=16, le=100_000)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: LogFormat = LogFormat.TEXT
+    otlp_endpoint: Annotated[str, AfterValidator(_collector)] = ""
 
     @classmethod
     def load(cls, env_file: Path) -> Settings:

@@ -269,6 +269,19 @@ class Peers(Protocol):
         """All other banks of the roster, by code."""
 
 
+class Traces(Protocol):
+    """Where each transfer's way over the banks is told, span by span. Nothing here waits, raises or decides."""
+
+    def ordered(self, transaction: str, began_ns: int) -> None:
+        """A holder has been answered about *transaction*, who asked at *began_ns* (nanoseconds since 1970)."""
+
+    def driven(self, transaction: str, finished: Future[None]) -> None:
+        """*transaction* has just begun to be driven here; *finished* is done with its end."""
+
+    def recorded(self, records: Iterable[Record], durable: Future[None] | None, began_ns: int) -> None:
+        """*records*, decided at *began_ns*, are written; *durable* says when, ``None`` where nobody waits for that."""
+
+
 class Clock(Protocol):
     """Wall-clock time. What must not jump (deadlines) uses the event loop's own time instead."""
 

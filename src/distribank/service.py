@@ -13,19 +13,20 @@ import gc
 import logging
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client import ProcessCollector
 
+from distribank import logs
 from distribank.api.app import create_app
-from distribank.api.interbank import Interbank
+from distribank.api.interbank import Interbank, Receiver
 from distribank.api.server import run as run_loop
 from distribank.api.server import serve
 from distribank.bank import Bank
@@ -40,6 +41,9 @@ from distribank.peers.signatures import WINDOW_S, Signer, Verifier
 from distribank.ports import Chance, Clock, Peers, Store
 from distribank.recovery import DAY_MS, Recovery
 from distribank.store import open_store
+
+if TYPE_CHECKING:
+    from distribank.tracing import Tracing
 
 log = logging.getLogger("distribank")
 
@@ -111,23 +115,29 @@ class Service:
             on_clock=lambda _bank, stamp: self.bank.rhythm.hear(stamp),
             transport=wrapping.transport,
         )
+        peers = wrapping.peers(self.peers)
+        self.traces = traces = _traces(settings)
+        if traces is not None:
+            peers = traces.peers(peers, lambda transaction: self.bank.coordinating.drives(transaction))
         self.bank = Bank(
             settings.bank_code,
             settings.bank_name,
             self.store,
-            wrapping.peers(self.peers),
+            peers,
             clock,
             chance,
             metrics=metrics,
+            traces=traces,
             vote_deadline=settings.vote_deadline,
             position_cap=settings.position_limit_centavos,
         )
+        receiver: Receiver = self.bank if traces is None else traces.receiver(self.bank)
         self.interbank = Interbank(
             settings.bank_code,
             roster,
             signer,
             verifier,
-            lambda: self.bank if self.bank.ready else None,
+            lambda: receiver if self.bank.ready else None,
             self.peers.heard_from,
         )
         self.recovery = Recovery(self.bank, retention_days=settings.retention_days)
@@ -157,6 +167,8 @@ class Service:
                     recovering.cancel()
         finally:
             await self.store.close()
+            if self.traces is not None:
+                self.traces.stop()
 
     async def _recover(self) -> None:
         began = time.perf_counter()
@@ -172,15 +184,13 @@ class Service:
 
 def run(settings: Settings, wrapping: Wrapping | None = None) -> int:
     """Serve one bank until SIGTERM or SIGINT; the exit status. Raises ``Breakage`` if it must not start."""
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.begin(settings)
     return run_loop(_serve(settings, wrapping or Wrapping()))
 
 
 async def _serve(settings: Settings, wrapping: Wrapping) -> int:
     service = await Service.open(settings, wrapping)
+    ProcessCollector(registry=service.bank.metrics.registry)  # since when it runs, its memory and CPU
     log.info("%s (%s) listens on %s port %d", settings.bank_code, settings.bank_name, settings.host, settings.port)
     known_as = urlsplit(service.roster.own(settings.bank_code).url)
     if known_as.scheme == "http" and known_as.port not in (settings.port, None):
@@ -205,6 +215,20 @@ async def _open_store(settings: Settings, now_ms: int, chance: Chance, metrics: 
         on_broken=_die,
         on_flush=metrics.flushed,
     )
+
+
+def _traces(settings: Settings) -> Tracing | None:
+    """What tells traces, loaded only where it is wanted: a bank needs none of it."""
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from distribank.tracing import Tracing
+
+        return Tracing(settings.bank_code, settings.otlp_endpoint)
+    except ModuleNotFoundError as missing:
+        raise Misconfigured(
+            f"DISTRIBANK_OTLP_ENDPOINT is set, and {missing.name} is not installed: pip install 'distribank[otel]'"
+        ) from None
 
 
 def _die(lost: DurabilityLost) -> None:

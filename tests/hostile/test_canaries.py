@@ -5,6 +5,7 @@ Real processes. Each secret is one of a kind, so that wherever it is found, it h
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from distribank.logs import FIELDS
 from tests.counter_hall import hall
 from tests.processes import CPFS, RealBank, network_of, until
 
@@ -131,8 +133,25 @@ async def operators(banks: list[RealBank], transfer: str) -> None:
 
 
 async def test_no_secret_is_ever_said(tmp_path: Path) -> None:
+    await _nothing_is_said(Ears({"metrics token": METRICS_TOKEN}), tmp_path, ENV)
+
+
+async def test_no_secret_is_said_to_programs_either(tmp_path: Path) -> None:
+    """Lines of JSON, and traces."""
+    collector = pytest.importorskip("tests.collector", reason="traces need the extra: pip install 'distribank[otel]'")
     ears = Ears({"metrics token": METRICS_TOKEN})
-    async with network_of(tmp_path, 3, env=ENV) as banks:
+    with collector.collecting() as traces:
+        env = {**ENV, "DISTRIBANK_LOG_FORMAT": "json", "DISTRIBANK_OTLP_ENDPOINT": traces.endpoint}
+        logs = await _nothing_is_said(ears, tmp_path, env)
+    _check_fields(logs)
+    assert len(traces.spans) > 20
+    ears.heard = [("what the collector was sent", said) for said in traces.said]
+    assert ears.leaks() == []
+
+
+async def _nothing_is_said(ears: Ears, tmp_path: Path, env: dict[str, str]) -> list[Path]:
+    """All that may be said wrong, said to three banks; their logs, in which nothing of it stands."""
+    async with network_of(tmp_path, 3, env=env) as banks:
         for bank in banks:
             ears.listen_to(bank)
         maria, ana = await people(ears, banks)
@@ -150,6 +169,14 @@ async def test_no_secret_is_ever_said(tmp_path: Path) -> None:
     assert len(ears.secrets) > 60
     assert len(ears.heard) > 120
     assert ears.leaks(*logs) == []
+    return logs
+
+
+def _check_fields(logs: list[Path]) -> None:
+    """Every line, up to what Python itself says of a crash, is an object of fields that are allowed, and no others."""
+    lines = [json.loads(line) for log in logs for line in log.read_text().partition("Fatal")[0].splitlines()]
+    assert {name for line in lines for name in line} <= set(FIELDS)
+    assert len([line for line in lines if "because" in line]) > 10, "transitions are told"
 
 
 async def _online(bank: RealBank, code: str) -> bool:

@@ -18,7 +18,7 @@ from distribank.api.edge import EDGE, Edge
 from distribank.api.languages import wanted_by
 from distribank.api.network import not_ready
 from distribank.api.problems import Problem, nothing_there
-from distribank.breakages import Breakage
+from distribank.breakages import TELLING
 
 log = logging.getLogger("distribank.api")
 
@@ -38,9 +38,6 @@ BEFORE_READINESS: Final = (
     "/interbank/",
 )
 """What is served whether or not the bank is ready; the interbank routes know themselves what may be said before."""
-
-TELLING: Final = (AssertionError, Breakage)
-"""Exceptions whose words are this program's own. Others may quote what was sent, and are logged by their type alone."""
 
 
 class Boundary:

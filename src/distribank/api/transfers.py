@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Collection
 from typing import Annotated, Any, Final
 
@@ -101,7 +102,10 @@ async def order_transfer(request: Request, order: TransferOrder) -> Response:
     if refusal is not None:
         raise refused(refusal)
     name = KeyName(holder.holder_id, ROUTE, key, fingerprint(legs, order.description))
+    began_ns = 0 if bank.traces is None else time.time_ns()
     result = await bank.ordering.order(holder, legs, order.description, name, preference.wait)
+    if bank.traces is not None:
+        bank.traces.ordered(result.transaction.id, began_ns)
     return _answer(request, result, preference)
 
 

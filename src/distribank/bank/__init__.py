@@ -37,7 +37,7 @@ from distribank.bank.snapshots import Snapshots
 from distribank.bank.tasks import Tasks
 from distribank.core.idempotency import KeyName
 from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
-from distribank.ports import Chance, Clock, Peers, PeerStatus, Store
+from distribank.ports import Chance, Clock, Peers, PeerStatus, Store, Traces
 
 __all__ = [
     "Approval",
@@ -72,6 +72,7 @@ class Bank:
         chance: Chance,
         *,
         metrics: Metrics | None = None,
+        traces: Traces | None = None,
         vote_deadline: float = 2.0,
         position_cap: int | None = None,
     ) -> None:
@@ -82,8 +83,9 @@ class Bank:
         self.store = store
         self.peers = peers
         self.metrics = metrics or Metrics()
+        self.traces = traces
         self.vote_deadline = vote_deadline
-        self.rhythm = Rhythm(code, store, clock, chance, self.metrics)
+        self.rhythm = Rhythm(code, store, clock, chance, self.metrics, traces)
         self.tasks = Tasks()
         self.coordinating = Coordinating(self.rhythm, peers, self.tasks, vote_deadline=vote_deadline)
         self.ordering = Ordering(

@@ -55,7 +55,9 @@ class Auditing:
             Finding(FindingCode.BANK_UNREACHABLE, "it did not say what it knows of others' doubts", b) for b in silent
         ]
         heard = {bank: None if bank in silent else cut for bank, cut in cuts.items()}
-        return snapshot.examine(at, heard, [d for d in doubts if d.bank not in silent], found + contradictions)
+        done = snapshot.examine(at, heard, [d for d in doubts if d.bank not in silent], found + contradictions)
+        self._rhythm.metrics.audited(len(done.findings), self._rhythm.wall_ms())
+        return done
 
     async def _moment(self) -> tuple[int, list[str], list[Finding]]:
         """The greatest clock of all banks, the banks that told theirs, and what is wrong with the others."""

@@ -146,6 +146,8 @@ class Coordinating:
         drive = Drive(known, prepares, now + self._vote_deadline, future(), future(), future())
         self._live[known.id] = drive
         self._voting.begin(drive, now)
+        if self._rhythm.traces is not None:
+            self._rhythm.traces.driven(known.id, drive.finished)
         self._tasks.start(self._run(drive), f"drive {known.id}")
         return drive
 
@@ -184,13 +186,12 @@ class Coordinating:
                 if vote is None:
                     heard.append((Event.DEADLINE, None, bank))
                 else:
+                    self._rhythm.metrics.voted[bank].observe(time.perf_counter() - started)
                     heard.append((Event.YES if isinstance(vote.answer, Yes) else Event.NO, vote, bank))
             if asyncio.get_running_loop().time() >= drive.deadline and len(heard) < len(drive.prepares):
                 heard.append((Event.DEADLINE, None, ""))
             if len(heard) >= len(drive.prepares) or any(event is not Event.YES for event, _, _ in heard):
-                step = await self._decide(drive, heard)
-                self._rhythm.metrics.voted.observe(time.perf_counter() - started)
-                return step
+                return await self._decide(drive, heard)
 
     async def _decide(self, drive: Drive, heard: Sequence[tuple[Event, Vote | None, str]]) -> Step:
         """Feed votes, or the deadline (of one bank, if it is named), in their order; the decision is then durable."""
@@ -245,12 +246,12 @@ class Coordinating:
             for bank, answer in await _heard_by(drive):
                 left -= 1
                 if not isinstance(answer.exception(), Unreachable):
+                    self._rhythm.metrics.acknowledged[bank].observe(time.perf_counter() - started)
                     acknowledgements.append((bank, answer.result()))
             if acknowledgements and (not left or drive.answerable.done()):
                 drive.transaction = await self.commit_answered(drive.transaction.id, acknowledgements)
                 acknowledgements = []
         _finish(drive)
-        self._rhythm.metrics.acknowledged.observe(time.perf_counter() - started)
 
     # Events that recovery feeds, too
 

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from math import nan
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class OnePhase(dict[str, Histogram]):
+    """One phase's times by peer. A peer's series is looked up once, not with every observation."""
+
+    def __init__(self, times: Histogram, phase: str) -> None:
+        super().__init__()
+        self._times = times
+        self._phase = phase
+
+    def __missing__(self, peer: str) -> Histogram:
+        series = self[peer] = self._times.labels(self._phase, peer)
+        return series
 
 
 class Metrics:
@@ -28,11 +43,11 @@ class Metrics:
         )
         self.phase = Histogram(
             "distribank_phase_seconds",
-            "From asking the first participant to the last answer, by phase",
-            ["phase"],
+            "From asking the peer to its answer, by phase; a peer that does not answer is not in it",
+            ["phase", "peer"],
             registry=self.registry,
         )
-        self.voted, self.acknowledged = self.phase.labels("vote"), self.phase.labels("acknowledge")
+        self.voted, self.acknowledged = OnePhase(self.phase, "vote"), OnePhase(self.phase, "acknowledge")
         self.flush = Histogram(
             "distribank_flush_seconds",
             "Time of one durable write",
@@ -66,8 +81,31 @@ class Metrics:
         self.alarms = Counter(
             "distribank_alarms", "Breakages of the protocol that were noticed", registry=self.registry
         )
+        self.audit_ok = Gauge(
+            "distribank_audit_ok",
+            "1 if the last audit that this bank made found nothing wrong, 0 if it did; NaN before the first",
+            registry=self.registry,
+        )
+        self.audit_findings = Gauge(
+            "distribank_audit_findings",
+            "What the last audit that this bank made found wrong or unchecked; NaN before the first",
+            registry=self.registry,
+        )
+        self.audit_ok.set(nan)
+        self.audit_findings.set(nan)
+        self.audited_at = Gauge(
+            "distribank_audit_timestamp_seconds",
+            "When this bank made its last audit, since 1970; 0 before the first",
+            registry=self.registry,
+        )
 
     def flushed(self, seconds: float, writes: int) -> None:
         """Called by the store after each flush."""
         self.flush.observe(seconds)
         self.flush_batch.observe(writes)
+
+    def audited(self, findings: int, wall_ms: int) -> None:
+        """The audit that ended at *wall_ms* had so many *findings*."""
+        self.audit_ok.set(not findings)
+        self.audit_findings.set(findings)
+        self.audited_at.set(wall_ms / 1000)

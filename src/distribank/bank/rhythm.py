@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import string
+import time
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,8 +22,8 @@ from distribank.breakages import KeyReused
 from distribank.core import clock as hlc
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Account, Book, Hold, Ledger, position_book
-from distribank.core.protocol import Now, Step
-from distribank.ports import Chance, Clock, Row, Store, Unit
+from distribank.core.protocol import Now, Record, Step
+from distribank.ports import Chance, Clock, Row, Store, Traces, Unit
 
 log = logging.getLogger("distribank.bank")
 
@@ -35,10 +37,13 @@ _UUID7_VARIANT: Final = 0b10 << 62
 class Rhythm:
     """One bank's store, clock and ids, and the order in which they are used."""
 
-    def __init__(self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics) -> None:
+    def __init__(
+        self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics, traces: Traces | None = None
+    ) -> None:
         self.code = code
         self.store = store
         self.metrics = metrics
+        self.traces = traces
         self.feed = Feed()
         self._clock = clock
         self._chance = chance
@@ -111,6 +116,9 @@ class Rhythm:
             assert moment is not None, "nothing was decided"
             for what, transaction in moment.alarms:
                 self.alarm(what, transaction)
+            if self.traces is not None:
+                for records, durable, began_ns in moment.recorded:
+                    self.traces.recorded(records, durable, began_ns)
             if then is not None:
                 then(result)
 
@@ -128,7 +136,7 @@ class Moment:
     *get* and *find* are the unit's.
     """
 
-    __slots__ = ("_rhythm", "_unit", "alarms", "find", "get", "settled")
+    __slots__ = ("_rhythm", "_unit", "alarms", "find", "get", "recorded", "settled")
 
     def __init__(self, rhythm: Rhythm, unit: Unit) -> None:
         self._rhythm = rhythm
@@ -137,6 +145,8 @@ class Moment:
         self.find = unit.find
         self.settled = unit.settled
         self.alarms: list[tuple[str, str]] = []
+        self.recorded: tuple[tuple[tuple[Record, ...], Future[None] | None, int], ...] = ()
+        """What is to be traced, once this is decided: this moment may have to be lived again."""
 
     # Load
 
@@ -166,15 +176,18 @@ class Moment:
         rhythm = self._rhythm
         if log.isEnabledFor(logging.DEBUG):  # asked once: with every transfer it would cost a tenth of it
             for record in step.records:
-                words = f"{record.before} → {record.after}, because {_one_line(record.detail)}"
-                log.debug("%s %s: %s", rhythm.code, record.transaction, words)
+                told = {"from": record.before, "to": record.after, "because": _one_line(record.detail)}
+                words = "{from} → {to}, because {because}".format_map(told)
+                log.debug("%s %s: %s", rhythm.code, record.transaction, words, extra=told)
         if step.alarm is not None:
             self.alarm(step.alarm, step.transaction.id if step.transaction else "")
         rows = (*step.changes, *step.records, *also)
         if rows:
-            self.write(rows, lazy=lazy)
+            durable = self.write(rows, lazy=lazy)
+            if rhythm.traces is not None:
+                self.recorded += ((step.records, None if lazy else durable, time.time_ns()),)
 
-    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> None:
+    def write(self, rows: Iterable[Row], *, lazy: bool = False) -> Future[None]:
         """Write *rows*, and tell whoever watches their accounts once they are durable."""
         rows = tuple(rows)
         durable = self._unit.write(rows, lazy=lazy)
@@ -182,6 +195,7 @@ class Moment:
         watched = feed.watched(row.number for row in rows if isinstance(row, Account))
         if watched:
             durable.add_done_callback(lambda _: feed.wake(watched))
+        return durable
 
     def alarm(self, what: str, transaction: str) -> None:
         """Once this is decided, an operator must hear of it."""

@@ -3,7 +3,8 @@
 Bank *k* is the service and the container ``bank-00k``, with one volume and one fixed port. All banks stand in the file;
 the profile ``banks-<n>`` starts the first *n*. One service, ``network-init``, writes keys, settings and the network
 file before any bank starts; another, ``people``, brings people if they are wanted and stays, healthy once they are
-there, so that ``up --wait`` waits for them. Nothing here holds a secret. Only text is made here: no engine is asked.
+there, so that ``up --wait`` waits for them. What watches the banks comes from ``observing``. Nothing here holds a
+secret. Only text is made here: no engine is asked.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from distribank.breakages import Misconfigured
 from distribank.config import PREFIX, Settings
 from distribank.network import MAX_BANKS
 from distribank.network.layout import DEFAULT_BASE_PORT, FIRST
+from distribank.network.observing import VOLUMES, observing
 
 FEWEST: Final = 2
 """Banks without a profile: they always run, and the client's example needs both."""
@@ -133,14 +135,14 @@ services:
       start_period: 120s
 
 {services}
-networks:
+{observing}networks:
   banks:
     name: distribank
 
 volumes:
   network: # the network file, which is no secret; written by network-init alone
 {volumes}
-"""
+{observed}"""
 
 _BANK: Final = """\
   {name}:
@@ -176,6 +178,8 @@ def compose_file(banks: int) -> str:
         people=", ".join(f"people-{word}" for word in YES),
         all_volumes="\n".join(f"      - {_name(number)}:/data/{_code(number)}" for number in numbers),
         services="\n".join(_bank(number, banks) for number in numbers),
+        observing=observing(FEWEST),
+        observed=VOLUMES,
         volumes="\n".join(f"  {_name(number)}:" for number in numbers),
     )
 
