@@ -31,11 +31,12 @@ from distribank.core.protocol import (
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
+from tests.engines import ENGINE
 from tests.weather import Gate, in_state, losing, prepared
 from tests.world import World, codes, world
 
 A, B, C, D = codes(4)
-TURNS = range(0, 60, 3)
+TURNS = range(0, 60, 3) if ENGINE == "memory" else (3, 30, 100)
 """How many turns of the loop pass before the worst happens; a transfer between two banks takes about fifty."""
 
 

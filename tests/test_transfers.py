@@ -14,6 +14,7 @@ from distribank.core.ledger import Account, AccountType, EntryKind, Hold
 from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
+from tests.engines import on_memory
 from tests.weather import Gate, in_state, losing, prepared
 from tests.world import World, codes, world
 
@@ -98,6 +99,7 @@ async def test_a_holder_hears_who_has_acknowledged_although_one_bank_has_not() -
         assert await net.check_books() == 300
 
 
+@on_memory
 async def test_acknowledgements_that_come_together_are_noted_in_one_write() -> None:
     async with world(4) as net:
         a, b, c, d = [await net.account(code, 100) for code in (A, B, C, D)]
@@ -363,6 +365,7 @@ async def test_an_operator_can_ask_again_without_waiting() -> None:
         assert await in_state(net, B, done.id, State.COMMITTED)
 
 
+@on_memory
 async def test_a_bank_is_not_ready_before_its_log_is_read() -> None:
     """Asked earlier, it would say aborted of what it has promised or decided."""
     async with world(2) as net:

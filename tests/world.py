@@ -331,17 +331,19 @@ async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asynci
 async def world(count: int, **settings: object) -> AsyncIterator[World]:
     """A network of *count* running banks, stopped at the end."""
     made = World(**settings)  # type: ignore[arg-type]
-    async with asyncio.TaskGroup() as group:
-        made.group = group
-        for code in codes(count):
-            await made.start(code)
-        try:
-            yield made
-        finally:
-            for running in made.banks.values():
-                running.stop.set()
-            for task in list(group._tasks):  # type: ignore[attr-defined]
-                if task is not asyncio.current_task() and not any(task is r.stopped for r in made.banks.values()):
-                    task.cancel()
-    if made.databases is not None:
-        await made.databases.close()
+    try:
+        async with asyncio.TaskGroup() as group:
+            made.group = group
+            for code in codes(count):
+                await made.start(code)
+            try:
+                yield made
+            finally:
+                for running in made.banks.values():
+                    running.stop.set()
+                for task in list(group._tasks):  # type: ignore[attr-defined]
+                    if task is not asyncio.current_task() and not any(task is r.stopped for r in made.banks.values()):
+                        task.cancel()
+    finally:
+        if made.databases is not None:
+            await made.databases.close()

@@ -67,6 +67,8 @@ class Drive:
     """What has been answered and not been looked at yet."""
     ripe: Future[None] | None = None
     """Where the task waits for more of it."""
+    overdue: bool = False
+    """Whether the holder has waited long enough for acknowledgements."""
 
     def hear(self, bank: str, answer: Future[Answer]) -> None:
         """*bank* has answered what it was asked last. Retrieving a failure keeps a late one from being reported."""
@@ -248,9 +250,11 @@ class Coordinating:
                 if not isinstance(answer.exception(), Unreachable):
                     self._rhythm.metrics.acknowledged[bank].observe(time.perf_counter() - started)
                     acknowledgements.append((bank, answer.result()))
-            if acknowledgements and (not left or drive.answerable.done()):
+            if acknowledgements and (not left or drive.overdue):
                 drive.transaction = await self.commit_answered(drive.transaction.id, acknowledgements)
                 acknowledgements = []
+            if drive.overdue and not drive.answerable.done():
+                drive.answerable.set_result(None)
         _finish(drive)
 
     # Events that recovery feeds, too
@@ -350,10 +354,9 @@ async def _heard_by(drive: Drive) -> list[Heard]:
 
 
 def _answer_now(drive: Drive) -> None:
-    """The holder is answered, whoever has yet to acknowledge."""
-    if not drive.answerable.done():
-        drive.answerable.set_result(None)
-        drive.wake()
+    """The holder is answered, whoever has yet to acknowledge, once it is noted who has."""
+    drive.overdue = True
+    drive.wake()
 
 
 def _finish(drive: Drive) -> None:
