@@ -37,6 +37,7 @@ from distribank.ports import Queries
 from distribank.recovery import AT_ONCE
 from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
+from tests.engines import on_memory
 from tests.weather import Gate, in_state, losing, prepared
 from tests.world import World, codes, world
 
@@ -141,6 +142,7 @@ async def test_of_64_concurrent_debits_of_a_balance_that_covers_one_exactly_one_
         assert await net.check_books() == 100
 
 
+@on_memory
 async def test_an_order_waits_its_turn_behind_a_vote_on_the_same_account() -> None:
     """Pitfall 6, by two ways in: an order here and a debit by consent from elsewhere pass on one balance."""
     async with world(2) as net:
@@ -286,6 +288,7 @@ async def test_an_inquiry_while_votes_are_collected_is_answered_undecided() -> N
         assert await net.balance(B, yours) == (60, 60)
 
 
+@on_memory
 async def test_an_inquiry_while_the_decision_is_being_forced_is_answered_undecided() -> None:
     """Pitfall 12, the moment of forcing: what a crash could still take back is told to nobody."""
     async with world(2) as net:
@@ -357,6 +360,7 @@ async def test_a_client_that_hangs_up_changes_nothing() -> None:
         assert await net.balance(B, theirs) == (50, 50)
 
 
+@on_memory
 async def test_a_vote_a_decision_and_an_acknowledgement_leave_only_once_they_are_durable() -> None:
     """Pitfall 16: the remote call is made before the record that it is being made. B's disk is slower than A's."""
     async with world(2) as net:
@@ -391,6 +395,7 @@ async def test_two_holders_must_agree_before_another_bank_may_draw_on_their_acco
         assert refused.code is Code.APPROVAL_REQUIRED
 
 
+@on_memory
 async def test_a_bank_that_lost_its_disk_says_unknown_and_promises_nothing() -> None:
     """Pitfall 17: a participant that lost its disk answers "unknown" and is believed to have nothing to do."""
 

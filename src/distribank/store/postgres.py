@@ -71,6 +71,8 @@ TOGETHER: Final = 256
 RECOUNT_S: Final = 600.0
 READERS: Final = 8
 """Connections that only read, at most."""
+CLOSE_S: Final = 5.0
+"""How long what still waits may take when the bank stops."""
 RETRY_S: Final = 0.02
 LAST_RETRY_S: Final = 0.5
 MET: Final = 5
@@ -693,8 +695,9 @@ class PostgresStore:
         self._closing = True
         writing, beating = self._tasks
         if self._broken is None:
-            with suppress(StoreAway, DurabilityLost):
-                await self.decide((), _nothing)
+            with suppress(StoreAway, DurabilityLost, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self.decide((), _nothing)
         for task in (writing, beating):
             task.cancel()
         await asyncio.wait([writing, beating])
