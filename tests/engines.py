@@ -6,14 +6,16 @@ They then take real time. What only memory can do, such as holding a flush back,
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distribank.simulation import loop
 from distribank.store import postgres_words as words
 from distribank.store.memory import MemoryStore
 from distribank.store.postgres import PostgresStore
@@ -23,6 +25,14 @@ ENGINE = os.environ.get("DISTRIBANK_TEST_ENGINE", "memory")
 on_memory = pytest.mark.skipif(ENGINE != "memory", reason="it holds flushes back, or looks into the memory of a store")
 
 Flushed = Callable[[float, int], None]
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    """Tell *story* in virtual time, or, on PostgreSQL, in real time."""
+    if ENGINE == "memory":
+        loop.run(story)
+    else:
+        asyncio.run(story)
 
 
 class MortalStore(PostgresStore):

@@ -461,6 +461,7 @@ async def test_transfers_that_cross_each_other_never_deadlock() -> None:
         assert await net.check_books() == 30_000
 
 
+@on_memory
 async def test_no_lock_is_held_while_another_bank_is_asked() -> None:
     """Pitfall 20, the other half: locks held across an HTTP call."""
     async with world(2) as net:

@@ -10,7 +10,7 @@ from distribank.bank import auditing
 from distribank.core.heuristics import Verdict
 from distribank.core.protocol import Abort, Commit, Cut, Inquire, Message, Refused, Side, Snapshot, Violation
 from distribank.core.snapshot import Audit, FindingCode, examine, may_be_on
-from distribank.simulation.loop import run
+from tests.engines import on_memory, run
 from tests.stories import INCARNATION, prepared
 from tests.world import World, world
 
@@ -207,6 +207,7 @@ def test_a_forced_part_is_named_and_a_wrong_guess_shows_until_it_is_corrected() 
     run(story())
 
 
+@on_memory
 def test_books_that_were_tampered_with_are_found() -> None:
     from dataclasses import replace
 
@@ -255,6 +256,7 @@ def test_after_a_snapshot_nothing_is_stamped_by_it_any_more_restarts_included(di
     run(story())
 
 
+@on_memory
 def test_the_floor_is_durable_before_anything_is_said_about_it() -> None:
     async def story() -> None:
         async with world(2) as net:

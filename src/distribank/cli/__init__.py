@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import auditing, bench, breaking, composing, desk, simulating, torture, transfers
+from distribank.cli import auditing, bench, breaking, composing, desk, moving, simulating, torture, transfers
 from distribank.cli import people as people_of_a_network
 from distribank.cli.options import DEFAULT, RUNNING, TRYING
 from distribank.network import MAX_BANKS
@@ -155,6 +155,7 @@ for tools in (
     breaking.app,
     auditing.app,
     composing.app,
+    moving.app,
     simulating.app,
     torture.app,
     bench.app,

@@ -9,6 +9,7 @@
             ``sqlite_collect`` deletes what may be forgotten.
 ``postgres``  the shared engine (through asyncpg), for several processes of one bank; ``postgres_schema.sql`` is its
             schema, ``postgres_opening`` opens it, ``postgres_words`` has its own sentences and translates the others.
+``copying``  a bank's database in another one, of either engine (``postgres_copying``).
 ``marker``  which database is a bank's latest, kept beside its key.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
 ``recount`` the findings of an audit, in words.

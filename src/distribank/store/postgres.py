@@ -634,15 +634,7 @@ class PostgresStore:
 
         async def count(connection: Any) -> Recount:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return add_up(
-                    [
-                        [
-                            _plain(columns)
-                            for columns in await connection.fetch(words.COUNTING[each], *bound, timeout=RECOUNT_S)
-                        ]
-                        for each, bound in questions(at)
-                    ]
-                )
+                return await recount(connection, at, RECOUNT_S)
 
         return await self._reading(count)
 
@@ -772,6 +764,15 @@ async def _ask(
     row_of = QUESTIONS[query.name].row_of
     found = await connection.fetch(words.ASKING[query.name], *parameters_of(query.name, key, after, limit))
     return [row_of(columns) for columns in found]
+
+
+async def recount(connection: Any, at: int, patience: float) -> Recount:
+    """Every entry added up anew, within the transaction that is open; each question may take *patience* seconds."""
+    answers = []
+    for sentence, bound in questions(at):
+        found = await connection.fetch(words.COUNTING[sentence], *bound, timeout=patience)
+        answers.append([_plain(columns) for columns in found])
+    return add_up(answers)
 
 
 def _plain(columns: Any) -> Columns:

@@ -61,7 +61,7 @@ def settings_of(url: str) -> dict[str, Any]:
 
 async def identify(connection: Any, url: str, bank: str, marker: Path, now_ms: int, chance: Chance) -> Identity:
     """Whose database this is, made first if it is empty; ``StoreUnusable`` if *bank* must not serve from it."""
-    await _check_server(connection)
+    await check_server(connection)
     if not await connection.fetchval(words.HAS_META):
         await _create(connection, url, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
     async with connection.transaction():
@@ -85,7 +85,7 @@ def place_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-async def _check_server(connection: Any) -> None:
+async def check_server(connection: Any) -> None:
     """Nothing that this bank says may rest on a COMMIT that waits for no disk."""
     settings = await connection.fetchrow(words.SETTINGS)
     for name in ("fsync", "full_page_writes"):
@@ -116,14 +116,17 @@ async def _create(connection: Any, url: str, bank: str, marker: Path, now_ms: in
         )
     try:
         async with connection.transaction():
-            await connection.execute(_script("postgres_schema.sql"))
-            await connection.execute(
-                words.INSERT_META, SCHEMA_VERSION, bank, incarnation, now_ms if named is not None else 0
-            )
+            await make(connection, bank, incarnation, now_ms if named is not None else 0)
     except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError):
         return
     if named is not None:
         write_marker(marker, incarnation, place_of(url))
+
+
+async def make(connection: Any, bank: str, incarnation: str, reaches_back_to: int) -> None:
+    """The schema, in an empty database, and whose it is; within the transaction that is open."""
+    await connection.execute(_script("postgres_schema.sql"))
+    await connection.execute(words.INSERT_META, SCHEMA_VERSION, bank, incarnation, reaches_back_to)
 
 
 async def _migrate(connection: Any, version: int) -> None:

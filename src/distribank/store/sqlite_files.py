@@ -75,6 +75,11 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def unlock(descriptor: int) -> None:
+    """Let others have what ``lock`` keeps from them."""
+    os.close(descriptor)
+
+
 def open_writer(path: Path, vfs: str | None) -> apsw.Connection:
     """The one connection that writes, ready and durable; the file is made if need be, readable by its owner only.
 
@@ -174,15 +179,21 @@ def _create(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_ms
         write_marker(
             marker, incarnation, str(path.absolute())
         )  # first: a database that the marker does not name would be refused
-    writer.execute("BEGIN IMMEDIATE")
-    writer.execute(_script("schema.sql"))
-    writer.execute(INSERT_META, (bank, incarnation, reaches_back_to))
-    writer.execute("COMMIT")
+    identity = Identity(bank, incarnation, reaches_back_to, 0)
+    make(writer, identity)
     if not lost:
         write_marker(
             marker, incarnation, str(path.absolute())
         )  # second: a bank that never had a database has lost nothing
-    return Identity(bank, incarnation, reaches_back_to, 0)
+    return identity
+
+
+def make(writer: apsw.Connection, identity: Identity) -> None:
+    """The schema, in an empty database, and whose it is, in one atomic write."""
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute(_script("schema.sql"))
+    writer.execute(INSERT_META, (identity.bank, identity.incarnation, identity.reaches_back_to))
+    writer.execute("COMMIT")
 
 
 def _check_version(writer: apsw.Connection, path: Path) -> None:

@@ -1,0 +1,207 @@
+"""A bank's whole database in another one: from engine to engine, table by table, in one consistent picture.
+
+For moving a bank (``distribank migrate-store``): the copy has everything, its incarnation too, and is the bank's latest
+database from then on. Tables and columns are those of ``schema.sql`` (``tests/test_copying.py`` compares); what only
+PostgreSQL has besides (who drives what, the stamps of accounts) begins anew there, under a floor above every stamp.
+Rows travel in chunks: memory does not grow with the ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import apsw
+
+from distribank.breakages import StoreUnusable
+from distribank.ports import Recount
+from distribank.store import sqlite_files
+from distribank.store.columns import Columns
+from distribank.store.rows_recount import add_up, questions
+
+CHUNK: Final = 5_000
+"""Rows that are held at a time."""
+
+COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    "holder": ("cpf", "holder_id", "name", "password_hash", "created_at", "email"),
+    "company": ("cnpj", "legal_name", "account"),
+    "account": (
+        *("number", "type", "rule", "approval", "opened_at", "company_cnpj", "company_name", "closed_at"),
+        *("posted", "held", "incoming", "open_holds", "changes"),
+    ),
+    "account_holder": ("account", "position", "holder_id", "cpf", "name", "role"),
+    "consent": (
+        *("consent_id", "account", "holder_id", "holder_cpf", "initiator_bank", "max_per_transfer", "max_total"),
+        *("expires_at", "created_at", "used", "revoked_at"),
+    ),
+    "entry": (
+        *("account", "change", "operation", "leg", "kind", "direction", "amount", "balance_after"),
+        *("stamp", "posted_at"),
+    ),
+    "book": ("name", "balance", "reserved"),
+    "book_entry": ("operation", "book", "amount", "stamp"),
+    "assignment": (
+        *("assignment_id", "direction", "amount", "account", "reason", "transaction_id", "assigned_at", "stamp"),
+        "change",
+    ),
+    "hold": (
+        *("account", "transaction_id", "direction", "amount", "state", "prepared_at", "placed_change", "change"),
+        "resolved_at",
+    ),
+    "transfer": (
+        *("id", "role", "state", "begun_at", "prepared_at", "commit_at", "decided_at", "completed_at", "vote_by"),
+        *("collected", "end_to_end_id", "holder_cpf", "holder_id", "description", "ordered_at", "legs", "digest"),
+        *("participants", "because", "votes", "consents", "counterparties", "subjects"),
+    ),
+    "heuristic": ("transaction_id", "decision", "reason", "decided_at", "truth", "truth_at", "matched", "damage"),
+    "transfer_subject": ("subject", "begun_at", "id"),
+    "record": ("transaction_id", "stamp", "kind", "before", "after", "detail"),
+    "idempotency_key": ("owner", "route", "key", "fingerprint", "subject", "created_at", "answered", "refusal"),
+    "batch": ("batch_id", "holder_id", "mode", "on_failure", "items", "created_at", "finished_at"),
+    "counter": ("name", "value"),
+}
+"""Every table but ``meta``, those that others refer to first."""
+
+READ: Final = {table: f"SELECT {', '.join(columns)} FROM {table}" for table, columns in COLUMNS.items()}  # noqa: S608 # nosec B608
+ADD: Final = {
+    table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 # nosec B608
+    for table, columns in COLUMNS.items()
+}
+META: Final = "SELECT bank, incarnation, reaches_back_to, last_stamp FROM meta"
+SAVE_LAST_STAMP: Final = "UPDATE meta SET last_stamp = ?1 WHERE one = 1"
+
+Told = Callable[[str, int], None]
+"""Hears of each chunk: its table, and how many rows of all have been copied."""
+
+Identity = sqlite_files.Identity
+
+
+class Source(Protocol):
+    """A database that is read, in one consistent picture."""
+
+    identity: Identity
+
+    def rows(self, table: str) -> AsyncIterator[list[Columns]]: ...
+    async def recount(self) -> Recount: ...
+
+
+class Target(Protocol):
+    """A database that is made, and has nothing yet."""
+
+    async def begin(self, identity: Identity) -> None: ...
+    async def add(self, table: str, rows: list[Columns]) -> None: ...
+    async def recount(self) -> Recount: ...
+
+
+async def copy(source: Source, target: Target, told: Told) -> Recount:
+    """Everything of *source* in *target*; ``StoreUnusable`` unless both, added up anew, are the same without a finding.
+
+    Where this is cut short, *source* is as it was, and what is in *target* is of no use.
+    """
+    await target.begin(source.identity)
+    done = 0
+    for table in COLUMNS:
+        async for chunk in source.rows(table):
+            await target.add(table, chunk)
+            done += len(chunk)
+            told(table, done)
+    before, after = await source.recount(), await target.recount()
+    if before != after:
+        raise StoreUnusable("the copy does not add up to what the original does; the original is still the bank's")
+    if after.findings:
+        raise StoreUnusable(f"the books do not balance, in the original either: {after.findings[0]}")
+    return after
+
+
+class SqliteSource:
+    """The database of a bank in the file *path*, which nobody serves from meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = sqlite_files.open_reader(path, None)
+        self._reader.execute("BEGIN")
+        columns: list[Any] = self._reader.execute(META).fetchall()
+        self.identity = Identity(*columns[0])
+
+    async def rows(self, table: str) -> AsyncIterator[list[Columns]]:
+        sentence = READ[table]
+        found: Iterator[Columns] = iter(self._reader.execute(sentence))
+        while chunk := list(islice(found, CHUNK)):
+            yield chunk
+
+    async def recount(self) -> Recount:
+        return _recount(self._reader)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class SqliteTarget:
+    """A new database in the file *path*, which must not be there."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            raise StoreUnusable(f"{path} is there already; name another file, or move this one away")
+        self._writer = sqlite_files.open_writer(path, None)
+
+    async def begin(self, identity: Identity) -> None:
+        sqlite_files.make(self._writer, identity)
+        self._writer.execute(SAVE_LAST_STAMP, (identity.last_stamp,))
+
+    async def add(self, table: str, rows: list[Columns]) -> None:
+        sentence = ADD[table]
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._writer.executemany(sentence, rows)
+        self._writer.execute("COMMIT")
+
+    async def recount(self) -> Recount:
+        return _recount(self._writer)
+
+    def close(self) -> None:
+        self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._writer.close()
+
+
+def _recount(connection: apsw.Connection) -> Recount:
+    return add_up([connection.execute(sentence, bound).fetchall() for sentence, bound in questions(2**63 - 1)])
+
+
+@asynccontextmanager
+async def opened(url: str, *, as_target: bool) -> AsyncIterator[Any]:
+    """The database at *url* as a ``Source`` that nobody serves from, or a ``Target``."""
+    if url.startswith("postgresql://"):
+        from distribank.store import postgres_copying  # here: its driver comes with an extra
+
+        async with postgres_copying.opened(url, as_target=as_target) as place:
+            yield place
+        return
+    with _opened_file(Path(url.removeprefix("sqlite:///")), as_target=as_target) as file:
+        yield file
+
+
+@contextmanager
+def _opened_file(path: Path, *, as_target: bool) -> Iterator[SqliteSource | SqliteTarget]:
+    if not as_target and not path.exists():
+        raise StoreUnusable(f"there is no database at {path}; check DISTRIBANK_DATABASE_URL")
+    lock = sqlite_files.lock(path)
+    try:
+        file = SqliteTarget(path) if as_target else SqliteSource(path)
+        try:
+            yield file
+        finally:
+            file.close()
+    finally:
+        sqlite_files.unlock(lock)
+
+
+def put_aside(path: Path) -> Path:
+    """Give the SQLite database at *path* a name under which no bank looks for it; that name."""
+    aside = path.with_name(f"{path.name}.moved-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    return aside
