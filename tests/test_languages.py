@@ -105,7 +105,7 @@ TREES = {
     for path in ([ROOT / part] if part.endswith(".py") else sorted((ROOT / part).glob("*.py")))
 }
 
-DETAIL_OF = {"Refusal": 1, "Problem": 1, "Refused": 1, "_violation": 2, "_refuse": 1, "MalformedJSON": 0}
+DETAIL_OF = {"Refusal": 1, "Problem": 1, "Refused": 1, "_violation": 2, "_refuse": 2, "MalformedJSON": 0}
 """Calls that give a problem its detail, and where in them it stands."""
 
 VALIDATORS = ("api/", "core/documents.py", "core/money.py")

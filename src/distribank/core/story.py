@@ -62,6 +62,10 @@ def _words(record: Record, participants: Sequence[str], *, frank: bool) -> str:
             return f"began, and asked {others} to prepare"
         case RecordKind.PREPARED, _:
             return "prepared: placed holds on its accounts and voted yes; whatever is decided, it can do"
+        case RecordKind.DECIDED, State.COMMITTING if record.before == State.NOTHING:
+            return f"was restored and had lost its decision; its operator settled it as committed, and told {others}"
+        case RecordKind.RESOLVED, State.COMMITTED if record.before == State.NOTHING:
+            return "was restored and had lost its vote; posted what the coordinator has committed"
         case RecordKind.DECIDED, State.COMMITTING:
             return f"decided commit, since every bank voted yes; posted its own entries and told {others}"
         case RecordKind.DECIDED, State.ENDED:
@@ -119,7 +123,7 @@ def _arrows(line: Line, coordinator: str, participants: Sequence[str], told: Seq
 
 
 def _voted_no(record: Record) -> bool:
-    return record.kind is RecordKind.RESOLVED and record.before == State.NOTHING
+    return record.kind is RecordKind.RESOLVED and record.before == State.NOTHING and record.after == State.ABORTED
 
 
 _HEADING: Final = re.compile(r"^(abort|aborted|tombstone): ")

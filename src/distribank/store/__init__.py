@@ -3,11 +3,12 @@
 ``group``   the group commit that both share: an overlay of queued rows, one flush for all that waits together.
 ``sqlite``  the embedded engine that ships (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
             ``sqlite_rows`` is the table of kinds: how each is written and read. Their sentences and columns stand by
-            domain in ``sqlite_ledger`` (accounts, holds, entries, books), ``sqlite_transfers`` (transactions, records)
-            and ``sqlite_registry`` (persons, companies, consents, keys, batches, counters); ``sqlite_columns`` is
-            the JSON inside a column. ``sqlite_queries``, ``sqlite_collect`` and ``sqlite_recount`` hold the rest of
-            its SQL.
+            domain in ``sqlite_ledger`` (accounts, holds, entries, books), ``sqlite_transfers`` (transactions, records),
+            ``sqlite_registry`` (persons, companies, consents, keys, batches, counters) and ``sqlite_restoring`` (what a
+            restore left to be done); ``sqlite_columns`` is the JSON inside a column. ``sqlite_queries``,
+            ``sqlite_collect`` and ``sqlite_recount`` hold the rest of its SQL.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
+``backup``  takes a copy of a running bank's database, and puts one back into service.
 ``recount`` the findings of an audit, in words.
 
 ``open_store`` chooses the engine by a URL. One contract suite (``tests/test_store_contract.py``) runs against all.
