@@ -310,15 +310,19 @@ def _may_tell(bank: Bank, message: Message) -> bool:
 async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asyncio.Event) -> None:
     try:
         async with bank, asyncio.TaskGroup() as group:
-            await recovery.start()
-            sweeps = group.create_task(recovery.run())
-            up.set()
-            await stop.wait()
-            sweeps.cancel()
+            work = group.create_task(_recover(recovery, up))
+            await stop.wait()  # a bank that was restored may wait for others until then
+            work.cancel()
     except* StoreBreakage:
         pass  # it was killed while it read its log
     finally:
         up.set()
+
+
+async def _recover(recovery: Recovery, up: asyncio.Event) -> None:
+    await recovery.start()
+    up.set()
+    await recovery.run()
 
 
 @asynccontextmanager

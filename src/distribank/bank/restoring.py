@@ -179,6 +179,7 @@ class Restoring:
                 return await self._take_some(moment, some)
 
             self.present = await self._rhythm.decide(self._locks(some), take)
+            await self._store.flushed()  # what waits to be written stays bounded
             for _, decision in some:
                 self._rhythm.hear(decision.at or 0)
 
