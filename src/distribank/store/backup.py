@@ -236,6 +236,7 @@ def _renew(
         writer.execute(END_BATCHES, (now_ms,))
         writer.execute(LEAVE_NUMBERS_OUT, (NUMBERS_LEFT_OUT,))
         writer.execute("COMMIT")
+        writer.execute("PRAGMA journal_mode = WAL")  # as the bank has it: to change that takes the database to oneself
     finally:
         writer.close()
     return restoration
@@ -330,7 +331,8 @@ def _tidied(draft: Path) -> Iterator[None]:
         yield
     finally:
         draft.unlink(missing_ok=True)
-        draft.with_name(draft.name + "-journal").unlink(missing_ok=True)
+        for ending in ("-journal", "-wal", "-shm"):
+            draft.with_name(draft.name + ending).unlink(missing_ok=True)
 
 
 def _make_private(draft: Path) -> None:
