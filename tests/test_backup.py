@@ -313,9 +313,8 @@ async def test_no_bank_serves_from_a_backup(place: OnSqlite) -> None:
 
 
 async def test_a_backup_of_an_older_version_is_brought_up_to_date(place: OnSqlite) -> None:
-    of_an_older_version(
-        place, [*deposit(account(1), 500)[1:], account(1, posted=500, changes=1), Book("cash", -500)], 4
-    )
+    rows = [*deposit(account(1), 500)[1:], account(1, posted=500, changes=1), Book("cash", -500)]
+    of_an_older_version(place, rows, 4)
     ran(place.path, "CREATE TABLE backup (one INTEGER PRIMARY KEY, taken_at INTEGER NOT NULL)")
     ran(place.path, f"INSERT INTO backup VALUES (1, {NOW - 1000})")  # noqa: S608 - a number
     file = place.path.parent.parent / "old"
