@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import re
 import sqlite3
 import sys
 from collections import Counter
@@ -288,6 +290,52 @@ def command_to_settle(data: Path, bank: RealBank, transfer: dict[str, Any]) -> l
     flat = [word for option in named for word in option]
     where = ["--data-dir", str(data), "--bank", bank.code]
     return ["restoration", "settle", transfer["transfer_id"][-12:], "--reason", "her receipt", *flat, *where]
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
+
+
+async def pasted(directory: Path, block: str) -> str:
+    """What a block of the page says, pasted into a bash where the command is known."""
+    program = directory / "bin" / "distribank"
+    if not program.exists():
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m distribank "$@"\n')
+        program.chmod(0o755)
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-ec", block),
+        cwd=directory,
+        env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await process.communicate()
+    assert process.returncode == 0, (block, out.decode(), error.decode())
+    return out.decode()
+
+
+async def test_the_page_for_operators_keeps_its_word(tmp_path: Path) -> None:
+    take, put_back, see, settle = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    async with network_of(tmp_path / "data", 2) as banks:
+        people = await People(banks).settle_in(100_00)
+        a, b = banks
+        assert people.accounts[1].account in settle
+        assert "read again and whole" in await pasted(tmp_path, take)
+        paid = (await people.sessions[1].pay(people.accounts[1], people.accounts[0], 3_00)).expect(201)
+        await people.quiet()
+        b.kill()
+        restored = await pasted(tmp_path, put_back)
+        assert "the database before it is now" in restored
+        await b.restart()
+        seen = await pasted(tmp_path, see)
+        assert paid["transfer_id"] in seen
+        assert "the operator of this bank settles it" in seen
+        assert f"positions_differ {a.code} {b.code}" in seen
+        assert "money_differs" in seen
+        assert "settled at" in await pasted(tmp_path, settle.replace(" ID ", f" {paid['transfer_id']} "))
+        await people.quiet()
+        await people.check_books()
+        assert (await people.sessions[1].balances(people.accounts[1]))[0] == 97_00
 
 
 async def test_a_bank_that_waits_says_for_whom_and_goes_on_without_them_when_told_to(tmp_path: Path) -> None:
