@@ -136,6 +136,27 @@ async def test_it_is_the_picture_of_one_moment_while_the_bank_writes(
     await store.close()
 
 
+async def test_a_bank_stops_while_it_is_backed_up_and_starts_once_that_has_ended(
+    place: OnSqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_files, "BUSY_MS", 50)
+    await filled(place)
+    store = place.open()
+    await store.write(deposit(account(3), 5))
+    reader = sqlite_files.open_reader(place.path, None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT one FROM meta").fetchall()
+    await store.write(deposit(account(4), 7))
+    await store.close()
+    assert place.broken == []
+    with pytest.raises(StoreUnusable, match="a backup perhaps"):
+        place.open()
+    reader.close()
+    store = place.open()
+    assert await store.get(Account, number(4)) is not None
+    await store.close()
+
+
 async def test_a_backup_never_replaces_anything_and_leaves_nothing_half_written(place: OnSqlite) -> None:
     await filled(place)
     target = place.path.parent.parent / "copy"

@@ -370,6 +370,14 @@ async def test_a_bank_that_waits_says_for_whom_and_goes_on_without_them_when_tol
         assert done["without"] == [c.code]
         await b.restart()
         assert (await people.sessions[1].balances(people.accounts[1]))[0] == 100_00
+        where = ["--reason", "x", "--data-dir", str(data), "--yes"]
+        assert await distribank("restoration", "settle", "nothing", *where, status=1) == ""
+        assert await distribank("restoration", "settle", "nothing", "--debit", "5.00", *where, status=1) == ""
+        told = await distribank("restoration", "--data-dir", str(data))
+        assert f"{c.code} without" in told
+        assert "nothing that this bank coordinated was lost" in told
+        wrong = ["restore", "--env-file", str(b.bank.env_file), "--from", str(file), "--without", "99990009"]
+        assert await distribank(*wrong, status=1) == ""
         seen = (await (await b.client.operator()).get("/v1/operator/restoration")).expect(200)
         assert {peer["bank"]: peer["status"] for peer in seen["peers"]} == {a.code: "told", c.code: "without"}
         await c.restart()

@@ -127,8 +127,8 @@ class Restoring:
             await self._take({bank: told})
 
     def _silent(self) -> list[str]:
-        assert self.present is not None, "this database was not restored"
-        return [view.bank for view in self._peers.views() if not self.present.has_told(view.bank)]
+        present = self.present
+        return [] if present is None else [v.bank for v in self._peers.views() if not present.has_told(v.bank)]
 
     async def _in_doubt_at(self) -> list[str]:
         """The banks that had prepared what this one lost, where nobody was known to have committed it."""

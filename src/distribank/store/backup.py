@@ -112,15 +112,23 @@ def _copy(database: Path, draft: Path, bank: str, now_ms: int, report: Report) -
                 work.step(PAGES_AT_ONCE)
                 report("copying", 1 - work.remaining / max(work.page_count, 1))
         source.execute("COMMIT")
-        copy.execute("PRAGMA journal_mode = DELETE")  # one file, which needs no other
-        copy.execute("PRAGMA synchronous = FULL")
-        copy.execute("BEGIN IMMEDIATE")
-        copy.execute(MARK)
-        copy.execute(MARK_WITH, (now_ms,))
-        copy.execute("COMMIT")
+        mark(copy, now_ms)
     finally:
         copy.close()
         source.close()
+
+
+def mark(copy: apsw.Connection, taken_at: int) -> None:
+    """Say in *copy*, which holds the rows of a database as it was at *taken_at* or later, that it is a backup.
+
+    That makes a backup of any SQLite file with this version's schema, whatever engine its rows came from.
+    """
+    copy.execute("PRAGMA journal_mode = DELETE")  # one file, which needs no other
+    copy.execute("PRAGMA synchronous = FULL")
+    copy.execute("BEGIN IMMEDIATE")
+    copy.execute(MARK)
+    copy.execute(MARK_WITH, (taken_at,))
+    copy.execute("COMMIT")
 
 
 def examine(path: Path, bank: str, report: Report) -> Backup:

@@ -191,6 +191,8 @@ class SqliteStore(GroupCommit):
             self._reader.close(force=True)
             if self._broken is None:
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            pass  # somebody reads, such as a backup: the next start copies what is left in the log
         except apsw.Error as error:
             self._break(error)  # what was acknowledged is in the log, and the next process reads it there
             raise self._lost() from error

@@ -109,6 +109,9 @@ def open_writer(path: Path, vfs: str | None) -> apsw.Connection:
         raise StoreUnusable(f"cannot open {path}: {error}") from error
     try:
         _set_up_writer(writer)
+    except apsw.BusyError as error:
+        writer.close()
+        raise StoreUnusable(f"{path} is being read, by a backup perhaps: start the bank once that has ended") from error
     except apsw.Error as error:
         writer.close()
         raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
