@@ -121,7 +121,7 @@ MUTANTS: Final = (
         "an unknown commit is acknowledged",
         "a bank that lost its disk loses the money, too",
         "distribank.core.participant",
-        "(State.NOTHING, Event.COMMIT): _refuse_unknown_commit",
+        "(State.NOTHING, Event.COMMIT): _commit_without_vote",
         "(State.NOTHING, Event.COMMIT): _already",
         "tests/test_participant_table.py::test_a_commit_of_what_is_not_known_is_refused_with_an_alarm_and_never_posted",
     ),
