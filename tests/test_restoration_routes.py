@@ -115,7 +115,11 @@ async def test_what_was_lost_is_listed_settled_and_found_in_suspense() -> None:
         assert (line["transfer_id"], line["amount"], line["kind"]) == (first, "3.00", "transfer")
         trace = (await bank.client().get(f"/v1/transfers/{first}/trace", headers=who)).json()
         assert await conforms(bank, trace, "Trace")
-        assert any("its operator settled it" in each["detail"] for each in trace["lines"])
+        told = [each["detail"] for each in trace["lines"] if "its operator settled it" in each["detail"]]
+        assert [words.endswith("; because: her receipt") for words in told] == [True]
+        hers = (await bank.client().get(f"/v1/transfers/{first}/trace", headers=holder)).text
+        assert "its operator settled it" in hers
+        assert "her receipt" not in hers, "why is between the operator and the auditor"
 
 
 @pytest.mark.parametrize("language", ["en", "pt-BR"])

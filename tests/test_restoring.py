@@ -266,6 +266,7 @@ async def everything_is_accounted_for(
     assert "settled" in await distribank("restoration", "--data-dir", str(data))
     told = await distribank("trace", first, "--data-dir", str(data))
     assert "its operator settled it as committed" in told
+    assert "because: her receipt" in told
     assert "Everything was checked, and holds." in await distribank("audit", "--data-dir", str(data))
 
 

@@ -27,7 +27,7 @@ from distribank.core.protocol import (
 from distribank.core.refusals import Code, Refusal
 from distribank.core.restoration import MAX_VOTE_BY_AHEAD_MS as AS_LONG
 from distribank.core.restoration import Lost, Part, PartFate, Restoration, Supplied, Told
-from distribank.core.story import diagram, tell
+from distribank.core.story import diagram, tell, with_reason
 from distribank.core.suspense import Open, amount_of, open_after
 from distribank.core.transfer import Counterparty, Direction, Leg
 from tests.stories import (
@@ -429,6 +429,9 @@ def test_a_trace_says_what_was_posted_anew_and_what_was_settled() -> None:
     told_lines = {line.bank: line.words for line in tell(logs, (B, C), frank=True)}
     assert "had lost its vote" in told_lines[B]
     assert "its operator settled it" in told_lines[A]
+    whole = with_reason(tell(logs, (B, C), frank=True), A, "a receipt")
+    assert {line.bank: line.words for line in whole if line.words.endswith("; because: a receipt")}.keys() == {A}
+    assert with_reason(whole, A, None) == whole
     drawn = diagram(tell(logs, (B, C), frank=True), {A: "A", B: "B", C: "C"}, A, (B, C))
     assert f"{B}-->>{A}: acknowledge" in drawn
     assert "vote no" not in drawn

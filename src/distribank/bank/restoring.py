@@ -260,6 +260,11 @@ class Restoring:
         await self._store.flushed()
         return await self._listed(lost) if lost is not None else None
 
+    async def reason_for(self, transaction: str) -> str | None:
+        """Why the operator settled it as it is; ``None`` where nobody had to."""
+        supplied = await self._store.get(Supplied, transaction)
+        return supplied.reason if supplied is not None else None
+
     async def _listed(self, lost: Lost) -> Listed:
         supplied = await self._store.get(Supplied, lost.transaction)
         return Listed(lost, await self._store.get(Transaction, lost.transaction), supplied)

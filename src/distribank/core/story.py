@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from distribank.core.protocol import FORCED, Record, RecordKind, State, coordinator_of
-from distribank.core.values import dataclass
+from distribank.core.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,22 @@ def tell(logs: Mapping[str, Iterable[Record]], participants: Sequence[str], *, f
         if (record.kind in _PARTICIPANTS) is (bank != coordinator_of(record.transaction))
     ]
     return sorted(lines, key=lambda line: (line.record.stamp, line.bank))
+
+
+def with_reason(lines: Sequence[Line], bank: str, reason: str | None) -> list[Line]:
+    """*lines*, where *bank*'s operator has settled what it had lost with *reason*: its own operator reads why."""
+    if reason is None:
+        return list(lines)
+    return [
+        replace(line, words=f"{line.words}; because: {_reason(reason)}")
+        if line.bank == bank and _is_settlement(line.record)
+        else line
+        for line in lines
+    ]
+
+
+def _is_settlement(record: Record) -> bool:
+    return (record.before, record.after) == (State.NOTHING, State.COMMITTING) and record.kind is RecordKind.DECIDED
 
 
 def diagram(lines: Sequence[Line], names: Mapping[str, str], coordinator: str, participants: Sequence[str]) -> str:
