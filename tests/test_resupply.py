@@ -368,7 +368,14 @@ async def test_a_vote_that_was_lost_is_carried_out_when_its_commit_comes_later()
         assert known is not None
         assert (known.state, known.participants) == (State.COMMITTED, (B,))
         assert bank.metrics.alarms._value.get() == 1
+        assert bank.restoring.is_due(0.0), "it is asked for what the commit alone did not tell"
         await bank.restoring.look()
+        known = await net.state(B, ordered.transaction.id)
+        assert known is not None
+        assert known.order is not None
+        assert ordered.transaction.order is not None
+        assert known.order.end_to_end_id == ordered.transaction.order.end_to_end_id
+        assert known.subjects == (theirs,)
         await holds(net)
 
 

@@ -278,6 +278,21 @@ def test_a_commit_alone_is_posted_where_its_vote_may_be_lost_and_an_alarm_says_s
     assert (known.participants, known.order.end_to_end_id) == ((B,), resupplying.UNKNOWN_END_TO_END_ID)
 
 
+def test_what_a_commit_alone_did_not_tell_is_filled_in_once_its_coordinator_has() -> None:
+    alone = participate(None, participant.Event.COMMIT, restoration=RESTORED, commit=commit(OTHERS.at or 0)).transaction
+    assert alone is not None
+    whole = resupplying.named(alone, OTHERS)
+    voted, _ = supply()
+    assert voted.transaction is not None
+    assert (whole.order, whole.digest, whole.participants) == (
+        voted.transaction.order,
+        voted.transaction.digest,
+        (B, C),
+    )
+    assert resupplying.named(whole, replace(OTHERS, description="other")) == whole
+    assert resupplying.named(alone, replace(OTHERS, at=stamp(99))) == alone
+
+
 def test_its_parties_tell_who_takes_part() -> None:
     parties = tuple(Counterparty(n, bank, Direction.DEBIT, None) for n, bank in enumerate((A, B, C, C), 1))
     decision = resupplying.as_decision(B, replace(commit(), counterparties=parties))

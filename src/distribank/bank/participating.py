@@ -167,6 +167,8 @@ class Participating:
                 self.watch(step.transaction)
             assert step.answer is not None, "a prepare is always answered"
             return step.answer
+        if step.records and step.records[0].before == State.NOTHING and isinstance(message, Commit):
+            self._restoring.ask_soon(coordinator_of(message.transaction))
         self._heard(message.transaction, step, message.at if isinstance(message, Commit) else 0)
         return step.answer or Acknowledged(already=True)
 

@@ -74,6 +74,7 @@ class Restoring:
         self._coordinating = coordinating
         self._look_at = 0.0
         self._looks = 0
+        self._unnamed: set[str] = set()
         self.present: Restoration | None = None
         """The restore that made this database, if one did."""
         self.awaited: set[str] = set()
@@ -117,13 +118,20 @@ class Restoring:
         self._looks += not self._silent()
         return True
 
+    def ask_soon(self, bank: str) -> None:
+        """A commit of *bank*'s has been posted of which its message told no more than the legs."""
+        self._unnamed.add(bank)
+        self._look_at = 0.0
+
     async def look(self) -> None:
-        """Ask, once, the banks that were not waited for, and those at which something is in doubt."""
-        for bank in [*self._silent(), *await self._in_doubt_at()]:
+        """Ask, once, the banks that were not waited for, those at which something is in doubt, and those that know
+        more of what was posted."""
+        for bank in dict.fromkeys([*self._silent(), *await self._in_doubt_at(), *sorted(self._unnamed)]):
             try:
                 told = await self._ask(bank)
             except Unreachable:
                 continue
+            self._unnamed.discard(bank)
             await self._take({bank: told})
 
     def _silent(self) -> list[str]:
@@ -226,6 +234,8 @@ class Restoring:
         if known is not None:
             if known.state is State.ABORTED:
                 moment.alarm("its coordinator has committed what is aborted here", decision.transaction)
+            if known.state is State.COMMITTED and (whole := resupplying.named(known, decision)) != known:
+                moment.write([whole])
             return False
         ledger = await moment.ledger([leg.account for leg in decision.legs])
         consents = await consents_on(moment, decision.legs)

@@ -201,6 +201,24 @@ def supply(
     return Step(committed, (record,), changes, answer=Acknowledged(), forced=True)
 
 
+def named(known: Transaction, decision: Decision) -> Transaction:
+    """What was posted by a commit alone, once its coordinator has told the rest of it."""
+    order = known.order
+    assert order is not None, f"{known.id} is a tombstone"
+    if order.end_to_end_id != UNKNOWN_END_TO_END_ID or (known.commit_at, order.legs) != (decision.at, decision.legs):
+        return known
+    return replace(
+        known,
+        participants=decision.participants,
+        order=Order(
+            decision.end_to_end_id, decision.holder_cpf, "", decision.description, decision.ordered_at, order.legs
+        ),
+        vote_by=decision.vote_by,
+        digest=_digest_of(decision),
+        counterparties=decision.counterparties,
+    )
+
+
 def _digest_of(decision: Decision) -> str:
     """The digest of the prepare that this bank had voted on: a late one is then known for the same."""
     coordinator = coordinator_of(decision.transaction)
