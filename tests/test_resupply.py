@@ -12,7 +12,7 @@ import pytest
 
 from distribank.core.heuristics import Verdict
 from distribank.core.ledger import Account, Book, Entry
-from distribank.core.protocol import Commit, Inquire, Message, Prepare, ShowDecisions, State, Transaction
+from distribank.core.protocol import Commit, Decisions, Inquire, Message, Prepare, ShowDecisions, State, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.core.restoration import Lost, PartFate, Restoration, Supplied
 from distribank.core.snapshot import FindingCode
@@ -430,16 +430,36 @@ async def test_a_bank_that_dies_in_the_middle_posts_each_of_them_once_all_the_sa
         await holds(net)
 
 
-async def test_more_than_one_page_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_takes_several_answers_is_asked_for_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page holds three, and a bank reads two of its own for one answer: most of what A has is no business of B's."""
     monkeypatch.setattr("distribank.bank.restoring.MAX_DECISIONS", 3)
+    monkeypatch.setattr("distribank.bank.restoring.LOOKS", 2)
     async with world(2) as net:
-        mine, theirs = await net.account(A, 100_00), await net.account(B)
+        mine, other, theirs = await net.account(A, 100_00), await net.account(A), await net.account(B)
         taken = await backup(net, B)
-        for _ in range(7):
-            await net.transfer(A, (A, mine, -1_00), (B, theirs, 1_00))
+        for n in range(12):
+            to = (B, theirs, 1_00) if n % 4 == 0 else (A, other, 1_00)
+            await net.transfer(A, (A, mine, -1_00), to)
         await restored(net, B, taken)
-        assert net.sent["ShowDecisions"] == 3
-        assert await net.balance(B, theirs) == (7_00, 7_00)
+        assert net.sent["ShowDecisions"] > 2
+        assert await net.balance(B, theirs) == (3_00, 3_00)
+        await holds(net)
+
+
+async def test_a_bank_that_tells_the_same_again_and_again_counts_as_silent() -> None:
+    async with world(2) as net:
+        await net.account(B)
+        taken = await backup(net, B)
+        await net.crash(B)
+        put_back(net, B, taken, without=[A])
+        for_ever = Decisions((), (7, f"{A}.x"))
+        net.banks[A].bank.restoring.tell = lambda _asker, _question: asyncio.sleep(0, for_ever)  # type: ignore[assignment,method-assign,misc]
+        bank = (await net.start(B)).bank
+        await bank.restoring.look()
+        assert net.sent["ShowDecisions"] >= 2
+        present = bank.restoring.present
+        assert present is not None
+        assert not present.has_told(A)
 
 
 async def test_what_is_prepared_in_the_backup_goes_the_ordinary_way() -> None:

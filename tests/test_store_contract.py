@@ -551,12 +551,12 @@ LISTINGS = [
         lambda row: (row.assigned_at, row.stamp, row.assignment_id),
     ),
     Listing(
-        Queries.DECISIONS_SINCE,
-        (PEER, "3"),
-        [(n, transaction_id(n)) for n in (3, 6)] + [(7, transaction_id(7, PEER))],
+        Queries.BEGUN_SINCE,
+        ("5",),
+        [(5, transaction_id(5)), (6, transaction_id(6)), (7, transaction_id(7, PEER))]
+        + [(n, transaction_id(n, THIRD)) for n in (8, 9, 10)],
         begun,
     ),
-    Listing(Queries.DECISIONS_SINCE, (THIRD, "9"), [(n, transaction_id(n, THIRD)) for n in (9, 10)], begun),
     Listing(
         Queries.LOST,
         (),

@@ -235,7 +235,7 @@ def test_a_query_is_answered_by_an_index_in_its_own_order(name: str) -> None:
     key = {
         "entries_of_account": ("a", "1", "2"),
         "transactions_of": ("h", "ended"),
-        "decisions_since": ("b", "1"),
+        "begun_since": ("1",),
     }.get(name, ("x",))
     if name in WITHOUT_KEY:
         key = ()

@@ -181,7 +181,7 @@ decisions = st.builds(
 answers = st.one_of(
     st.tuples(
         st.just("decisions"),
-        st.builds(Decisions, st.lists(decisions, min_size=1, max_size=3).map(tuple), st.booleans()),
+        st.builds(Decisions, st.lists(decisions, max_size=3).map(tuple), st.none() | st.tuples(moments, transactions)),
     ),
     st.tuples(st.just("prepare"), st.builds(Yes, stamps, many_parties) | st.builds(No, refusals)),
     st.tuples(st.sampled_from(["commit", "abort"]), st.builds(Acknowledged, st.booleans())),
@@ -234,9 +234,8 @@ def test_a_record_whose_words_a_terminal_or_a_page_would_take_for_its_own_is_no_
     assert wire.decode_answer("log", {"answer": "log", "transaction": TRANSACTION, "records": [record]}) is None
 
 
-def test_more_to_come_behind_nothing_and_a_place_that_is_none_are_refused() -> None:
-    assert wire.decode_answer("decisions", {"answer": "decisions", "decisions": [], "more": True}) is None
-    assert wire.decode_answer("decisions", {"answer": "decisions", "decisions": [], "more": 0}) is None
+def test_a_place_that_is_none_is_refused() -> None:
+    assert wire.decode_answer("decisions", {"answer": "decisions", "decisions": [], "stopped_at": 7}) is None
     asked = {"kind": "decisions", "since": "2027-01-15T07:55:00.000Z", "after": "x"}
     assert refusal_of(asked, "decisions") is Violation.INVALID_MESSAGE
 

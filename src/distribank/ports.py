@@ -223,9 +223,9 @@ class Queries:
     after: the same three"""
     ASSIGNMENTS = Query("assignments", Assignment)
     """(), newest first by (assigned_at, stamp, assignment_id); after: the same three"""
-    DECISIONS_SINCE = Query("decisions_since", Transaction)
-    """(bank, since_ms), what this bank decided to commit with *bank*, and what *bank* coordinates, that began *since*
-    then (as text) or later; oldest first by (begun_at, id); after: the same pair"""
+    BEGUN_SINCE = Query("begun_since", Transaction)
+    """(since_ms), whatever began *since* then (as text) or later, oldest first by (begun_at, id); after: the same
+    pair"""
     LOST = Query("lost", Lost)
     """(), what this bank had coordinated and lost, newest first by (begun_at, transaction); after: the same pair"""
     SUPPLIED_IN_SUSPENSE = Query("supplied_in_suspense", Supplied)

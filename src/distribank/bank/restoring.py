@@ -47,6 +47,8 @@ LOOK_AGAIN_SECONDS: Final = 30.0
 """Seconds between two looks, by a bank that serves, at what was in doubt elsewhere."""
 LOOK_AGAIN_AT_LAST: Final = 900.0
 """The same once all have told and only doubts are left, each time twice as late as before."""
+LOOKS: Final = 20
+"""Pages of its own that a bank reads for one answer, whether or not they hold what concerns whoever asks."""
 AT_ONCE: Final = 50
 """Transactions that are posted in one write."""
 PAGE: Final = 1000
@@ -85,11 +87,21 @@ class Restoring:
     # What another bank that was restored asks
 
     async def tell(self, asker: str, question: ShowDecisions) -> Decisions:
-        """One page of what concerns *asker*, from what is durable here."""
-        since, after = str(question.since), question.after or ()
-        rows = await self._store.find(Queries.DECISIONS_SINCE, asker, since, limit=MAX_DECISIONS, after=after)
-        told = [resupplying.tell(self._rhythm.code, asker, row) for row in rows]
-        return Decisions(tuple([each for each in told if each is not None]), more=len(rows) == MAX_DECISIONS)
+        """What concerns *asker*, from what is durable here: so much of it that nobody else has to wait for long."""
+        told: list[Decision] = []
+        after: tuple[int, str] | None = question.after
+        for _ in range(LOOKS):
+            since, limit = str(question.since), MAX_DECISIONS - len(told)
+            rows = await self._store.find(Queries.BEGUN_SINCE, since, limit=limit, after=after or ())
+            decisions = [resupplying.tell(self._rhythm.code, asker, row) for row in rows]
+            told += [decision for decision in decisions if decision is not None]
+            if len(rows) < limit:
+                return Decisions(tuple(told))
+            after = (rows[-1].begun_at, rows[-1].id)
+            if len(told) == MAX_DECISIONS:
+                break
+            await asyncio.sleep(0)  # a store's reads need not wait for anything: let others in
+        return Decisions(tuple(told), after)
 
     # What this one asks
 
@@ -170,9 +182,11 @@ class Restoring:
             if not isinstance(answer, Decisions):
                 raise Unreachable(bank, "it does not tell what it knows")
             found += answer.decisions
-            if not answer.more:
+            if answer.stopped_at is None:
                 return found
-            after = (answer.decisions[-1].begun_at, answer.decisions[-1].transaction)
+            if after is not None and answer.stopped_at <= after:
+                raise Unreachable(bank, "it tells the same again and again")
+            after = answer.stopped_at
 
     # What they told
 

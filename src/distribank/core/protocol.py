@@ -253,7 +253,7 @@ class Snapshot:
 class ShowDecisions:
     """A bank restored from a backup asks for what concerns it among what began here at *since* (milliseconds) or later.
 
-    *after* is the last one's ``(begun_at, transaction)`` of the answer before. It changes nothing.
+    *after* is the place at which the answer before had stopped. It changes nothing.
     """
 
     since: int
@@ -438,10 +438,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What concerns the asker, by ``(begun_at, transaction)``; *more* says that it is not all."""
+    """What concerns the asker, by ``(begun_at, transaction)``.
+
+    *stopped_at* is the place, as such a pair, from which there is more to look at; ``None`` where this is the end.
+    """
 
     decisions: tuple[Decision, ...]
-    more: bool
+    stopped_at: tuple[int, str] | None = None
 
 
 Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts | ClockRead | Cut | Sides | Decisions

@@ -20,34 +20,37 @@ from distribank.peers.messages import leg_fields, party_fields, read_leg, read_p
 def encode_show_decisions(message: ShowDecisions) -> dict[str, Any]:
     asked: dict[str, Any] = {"kind": "decisions", "since": format_ms(message.since)}
     if message.after is not None:
-        begun_at, transaction = message.after
-        asked["after"] = {"begun_at": format_ms(begun_at), "transaction": transaction}
+        asked["after"] = _place(message.after)
     return asked
 
 
 def decode_show_decisions(message: dict[str, Any]) -> ShowDecisions:
-    after = message.get("after")
-    if after is None:
-        return ShowDecisions(read.time_ms(message, "since"))
-    if type(after) is not dict:
-        raise InvalidField("after is not an object")
-    place = read.time_ms(after, "begun_at"), read.matching(after, "transaction", read.TRANSACTION)
-    return ShowDecisions(read.time_ms(message, "since"), place)
+    return ShowDecisions(read.time_ms(message, "since"), _read_place(message, "after"))
 
 
 def encode_decisions(answer: Decisions) -> dict[str, Any]:
     told = [_decision(decision) for decision in answer.decisions]
-    return {"answer": "decisions", "decisions": told, "more": answer.more}
+    stopped_at = None if answer.stopped_at is None else _place(answer.stopped_at)
+    return {"answer": "decisions", "decisions": told, "stopped_at": stopped_at}
 
 
 def decode_decisions(answer: dict[str, Any]) -> Decisions:
-    more = answer.get("more")
-    if type(more) is not bool:
-        raise InvalidField("more is neither true nor false")
     decisions = read.items(answer, "decisions", _read_decision, 0, MAX_DECISIONS)
-    if more and not decisions:
-        raise InvalidField("more is true where there is nothing")
-    return Decisions(decisions, more)
+    return Decisions(decisions, _read_place(answer, "stopped_at"))
+
+
+def _place(place: tuple[int, str]) -> dict[str, Any]:
+    begun_at, transaction = place
+    return {"begun_at": format_ms(begun_at), "transaction": transaction}
+
+
+def _read_place(fields: dict[str, Any], name: str) -> tuple[int, str] | None:
+    place = fields.get(name)
+    if place is None:
+        return None
+    if type(place) is not dict:
+        raise InvalidField(f"{name} is not an object")
+    return read.time_ms(place, "begun_at"), read.matching(place, "transaction", read.TRANSACTION)
 
 
 def _decision(decision: Decision) -> dict[str, Any]:

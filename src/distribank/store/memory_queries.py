@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from distribank.core.ledger import HoldState
-from distribank.core.protocol import UNFINISHED, Role, Transaction
+from distribank.core.protocol import UNFINISHED
 from distribank.ports import Queries, Query
 
 R = TypeVar("R")
@@ -62,22 +62,13 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.ASSIGNMENTS.name: Question(
         lambda _row, _key: True, attrgetter("assigned_at", "stamp", "assignment_id"), newest_first=True
     ),
-    Queries.DECISIONS_SINCE.name: Question(
-        lambda row, key: row.begun_at >= int(key[1]) and _concerns(row, key[0]), attrgetter("begun_at", "id")
-    ),
+    Queries.BEGUN_SINCE.name: Question(lambda row, key: row.begun_at >= int(key[0]), attrgetter("begun_at", "id")),
     Queries.LOST.name: Question(lambda _row, _key: True, attrgetter("begun_at", "transaction"), newest_first=True),
     Queries.SUPPLIED_IN_SUSPENSE.name: Question(
         lambda row, _: row.suspense != 0, lambda row: (row.at, 0, row.transaction), newest_first=True
     ),
     Queries.BOOKS.name: Question(lambda _row, _key: True, attrgetter("name")),
 }
-
-
-def _concerns(row: Transaction, bank: str) -> bool:
-    """Whether *bank* coordinates it, or takes part in what was committed here."""
-    if row.role is Role.PARTICIPANT:
-        return row.coordinator == bank
-    return row.commit_at is not None and bank in row.participants
 
 
 def ask(

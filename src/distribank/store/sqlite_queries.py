@@ -116,14 +116,10 @@ ASSIGNMENTS: Final = (
      ORDER BY assigned_at DESC, stamp DESC, assignment_id DESC LIMIT ?4
 """
 )
-DECISIONS_SINCE: Final = (
-    TRANSFER  # noqa: S608 - two constants # nosec B608
+BEGUN_SINCE: Final = (
+    TRANSFER
     + """
-     WHERE begun_at >= CAST(?2 AS INTEGER) AND (begun_at, id) > (?3, ?4)
-       AND ((role = 'participant' AND substr(id, 1, 9) = ?1 || '.')
-            OR (role = 'coordinator' AND commit_at IS NOT NULL
-                AND EXISTS (SELECT 1 FROM json_each(participants) WHERE value = ?1)))
-     ORDER BY begun_at, id LIMIT ?5
+     WHERE begun_at >= CAST(?1 AS INTEGER) AND (begun_at, id) > (?2, ?3) ORDER BY begun_at, id LIMIT ?4
 """
 )
 LOST_TRANSFERS: Final = (
@@ -156,7 +152,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.HEURISTICS.name: Question(HEURISTICS, heuristic_of, (LAST, "")),
     Queries.SUSPENDED.name: Question(SUSPENDED, heuristic_of, (LAST, 0, "")),
     Queries.ASSIGNMENTS.name: Question(ASSIGNMENTS, assignment_of, (LAST, 0, "")),
-    Queries.DECISIONS_SINCE.name: Question(DECISIONS_SINCE, transfer_of, (-1, "")),
+    Queries.BEGUN_SINCE.name: Question(BEGUN_SINCE, transfer_of, (-1, "")),
     Queries.LOST.name: Question(LOST_TRANSFERS, lost_of, (LAST, "")),
     Queries.SUPPLIED_IN_SUSPENSE.name: Question(SUPPLIED_IN_SUSPENSE, supplied_of, (LAST, 0, "")),
     Queries.BOOKS.name: Question(BOOKS, book_of, ("",)),
