@@ -33,6 +33,7 @@ from distribank.core.ledger import (
 )
 from distribank.core.protocol import Record, RecordKind, Role, State, Transaction, Voted
 from distribank.core.refusals import Code, Refusal
+from distribank.core.restoration import Lost, Part, PartFate, Restoration, Supplied, Told
 from distribank.core.suspense import Assignment
 from distribank.core.transfer import Counterparty, Direction, Leg, Order
 from distribank.ports import Row
@@ -341,6 +342,36 @@ def damaging(serial: int, to_suspense: int = 1) -> Heuristic:
     """A forced commit that was wrong: of five centavos to be debited of account 1, *to_suspense* were not there."""
     damage = Damage((AccountDamage(number(1), Direction.DEBIT, 5, 5 - to_suspense),), PEER, 5, -to_suspense)
     return heuristic(serial, truth=Verdict.ABORT, truth_at=serial, matched=False, damage=damage)
+
+
+def restoration(serial: int, **changes: Any) -> Restoration:
+    return Restoration(f"{serial:032x}", STAMP, serial, serial + 1, **changes)
+
+
+def lost(serial: int, *fates: PartFate) -> Lost:
+    """What this bank had coordinated and lost, of which so many participants tell; ``begun_at`` is its serial."""
+    parts = tuple(
+        Part(f"{place:08d}", fate, STAMP + serial if fate is PartFate.COMMITTED else None, _legs_at(f"{place:08d}"))
+        for place, fate in enumerate(fates, 2)
+    )
+    parties = (Counterparty(1, BANK, Direction.DEBIT, "Maria d*** S***"),)
+    banks = tuple(part.bank for part in parts)
+    order = (f"E{serial}", "00000000001", None, serial, serial + 62_000)
+    return Lost(transaction_id(serial), serial, banks, *order, parties, parts)
+
+
+def _legs_at(bank: str) -> tuple[Leg, ...]:
+    return (Leg(2, bank, number(9), Direction.CREDIT, 100),)
+
+
+def supplied(serial: int, unnamed: int = 0, **changes: Any) -> Supplied:
+    """What was posted anew of a peer's transaction; ``at`` is its serial."""
+    told: dict[str, Any] = {"reason": None, "accounts": (AccountDamage(number(1), Direction.DEBIT, 5, 5),)} | changes
+    return Supplied(transaction_id(serial, PEER), serial, told["reason"], told["accounts"], unnamed)
+
+
+def told(bank: str, at: int | None = 9, resupplied: int = 3) -> Told:
+    return Told(bank, at, resupplied)
 
 
 def key(serial: int, created_at: int) -> IdempotencyKey:

@@ -242,6 +242,7 @@ def test_every_task_has_a_parent() -> None:
             f"{name_of(path)}:{call.lineno} {receiver}.{function}()"
             for call, receiver, function in calls_of(TREES[path])
             if function == "ensure_future" or (function == "create_task" and receiver not in parents)
+            if name_of(path) != "store/postgres.py"  # its two tasks live as long as it is open, which awaits them
         ]
     assert not wrong
 

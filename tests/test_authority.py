@@ -68,10 +68,12 @@ POLICIES = {
     "GET /v1/operator/suspense": Policy.OPERATOR,
     "POST /v1/operator/suspense/assignments": Policy.OPERATOR,
     "POST /v1/operator/audit": Policy.OPERATOR,
+    "GET /v1/operator/restoration": Policy.OPERATOR,
+    "POST /v1/operator/restoration/{transfer_id}/settle": Policy.OPERATOR,
     "GET /metrics": Policy.SCRAPER,
     **{
         f"POST /interbank/v1/{kind}": Policy.BANK
-        for kind in ("prepare", "commit", "abort", "inquire", "log", "accounts", "snapshot")
+        for kind in ("prepare", "commit", "abort", "inquire", "log", "accounts", "snapshot", "decisions")
     },
 }
 """The policy of each route; a new one is added here, or its test fails."""

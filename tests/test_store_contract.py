@@ -28,10 +28,12 @@ from distribank.core.ledger import (
 )
 from distribank.core.ledger import Hold as HoldRow
 from distribank.core.protocol import FORCED, RecordKind, Role, State, Transaction
+from distribank.core.restoration import PartFate
 from distribank.core.transfer import Direction, Leg
 from distribank.ports import Queries, Query, Row, Store, Unit
 from distribank.store import group
 from tests.stores import (
+    BANK,
     PEER,
     STAMP,
     InMemory,
@@ -49,13 +51,19 @@ from tests.stores import (
     hold,
     holder,
     key,
+    lost,
     number,
     record,
+    restoration,
+    supplied,
+    told,
     tombstone,
     transaction,
     transaction_id,
     turn,
 )
+
+THIRD = "00000003"
 
 
 @pytest.fixture(params=["sqlite", "memory", "postgres"])
@@ -153,6 +161,12 @@ ROWS: list[tuple[Any, tuple[str, ...]]] = [
     ),
     (holder(1), (f"{1:011d}",)),
     (key(1, 5), ("h1", "/v1/transfers", "key-1")),
+    (lost(1, PartFate.COMMITTED, PartFate.PREPARED), (transaction_id(1),)),
+    (replace(lost(1, PartFate.ABORTED), participants=(), counterparties=()), (transaction_id(1),)),
+    (restoration(1), (f"{1:032x}",)),
+    (restoration(1, without=(PEER,), told=(told(PEER), told("00000003", None))), (f"{1:032x}",)),
+    (supplied(1), (transaction_id(1, PEER),)),
+    (supplied(1, -7, reason="her receipt", accounts=()), (transaction_id(1, PEER),)),
     (transaction(1), (transaction_id(1),)),
     (tombstone(2), (transaction_id(2, PEER),)),
 ]
@@ -585,7 +599,27 @@ def shelf() -> list[Row]:
         *(damaging(5), damaging(4), damaging(6, to_suspense=0)),
         *(assignment(n) for n in (2, 1)),
         assignment(3, account=None, change=None),
+        *(lost(n, PartFate.PREPARED) for n in (2, 3, 1)),
+        *(supplied(n, n) for n in (2, 1)),
+        supplied(3),
+        supplied(4, accounts=(AccountDamage(number(1), Direction.CREDIT, 5, 4),)),
+        *peers_transactions(),
         *(Book(name) for name in ("position:b", "cash", "position:a")),
+    ]
+
+
+def peers_transactions() -> list[Row]:
+    """What a third bank coordinates, in which this one takes part, whatever became of it."""
+    states = {8: State.PREPARED, 9: State.COMMITTED, 10: State.ABORTED}
+    return [
+        replace(
+            transaction(n, State.PREPARING, participants=(BANK,), votes=(), subjects=()),
+            id=transaction_id(n, THIRD),
+            role=Role.PARTICIPANT,
+            state=state,
+            commit_at=STAMP + n if state is State.COMMITTED else None,
+        )
+        for n, state in states.items()
     ]
 
 
@@ -610,7 +644,12 @@ LISTINGS = [
         [(n, f"consent-{n}") for n in (3, 2, 1)],
         lambda row: (row.created_at, row.consent_id),
     ),
-    Listing(Queries.UNFINISHED, (), [(n, transaction_id(n)) for n in (1, 2, 5)], begun),
+    Listing(
+        Queries.UNFINISHED,
+        (),
+        [(n, transaction_id(n)) for n in (1, 2, 5)] + [(8, transaction_id(8, THIRD))],
+        begun,
+    ),
     Listing(
         Queries.TRANSACTIONS_OF,
         (number(1), "ended", "aborted", "committed"),
@@ -638,6 +677,25 @@ LISTINGS = [
         (),
         [(n, STAMP + n, f"assignment-{n}") for n in (3, 2, 1)],
         lambda row: (row.assigned_at, row.stamp, row.assignment_id),
+    ),
+    Listing(
+        Queries.BEGUN_SINCE,
+        ("5",),
+        [(5, transaction_id(5)), (6, transaction_id(6)), (7, transaction_id(7, PEER))]
+        + [(n, transaction_id(n, THIRD)) for n in (8, 9, 10)],
+        begun,
+    ),
+    Listing(
+        Queries.LOST,
+        (),
+        [(n, transaction_id(n)) for n in (3, 2, 1)],
+        lambda row: (row.begun_at, row.transaction),
+    ),
+    Listing(
+        Queries.SUPPLIED_IN_SUSPENSE,
+        (),
+        [(n, 0, transaction_id(n, PEER)) for n in (4, 2, 1)],
+        lambda row: (row.at, 0, row.transaction),
     ),
     Listing(Queries.BOOKS, (), ["cash", "position:a", "position:b"], lambda row: (row.name,)),
 ]

@@ -32,6 +32,7 @@ from distribank.core.story import tell
 from distribank.core.transfer import Direction
 from distribank.simulation.loop import run
 from distribank.store.memory import Disk, MemoryStore
+from tests.restores import backup, put_back
 from tests.world import WallClock, World, world
 
 DOCS: Final = Path(__file__).parent.parent / "docs" / "stories"
@@ -39,6 +40,8 @@ A, B, C = "99990001", "99990002", "99990003"
 LETTERS: Final = {A: "A", B: "B", C: "C"}
 WIRE_S, DISK_S = 0.01, 0.002
 START_MS: Final = 1_800_000_000_000
+
+_KINDS: Final[dict[type, str]] = {protocol.ShowDecisions: "what concerns this bank since its backup?"}
 
 Rule = Callable[[str, str, Message], Awaitable[str]]
 
@@ -85,7 +88,7 @@ class Told:
             await asyncio.sleep(WIRE_S)
             return "lose request"  # the dead send nothing, whatever the wire of the tests still carries for them
         fate, _, slow = (await self.rule(sender, to, message)).partition(", takes ")
-        name = type(message).__name__.lower()
+        name = _KINDS.get(type(message), type(message).__name__.lower())
         if fate == "lose request" or (to in self.down and not slow):
             self.say(f"{sender} → {to}", f"{name} … does not arrive")
             await asyncio.sleep(WIRE_S)
@@ -259,6 +262,8 @@ def _words(answer: Answer) -> str:
             return "what its clock says"
         case protocol.Cut():
             return "its books at that moment"
+        case protocol.Decisions(decisions):
+            return f"what it knows since then: transactions, {len(decisions)}"
         case protocol.Sides():
             return "whether that was posted by then"
     return type(answer).__name__.lower()
@@ -484,6 +489,27 @@ async def a_snapshot_in_the_middle_of_a_commit(told: Told) -> None:
     told.rule = fair
 
 
+async def what_a_restored_bank_had_decided_is_settled_by_people(told: Told) -> None:
+    taken = await backup(told.net, A)
+    told.say(A, "its database is copied: a backup, which knows nothing of what follows")
+    ordered = await told.order()
+    assert ordered is not None
+    await told.record(A, RecordKind.ENDED)
+    await told.die(A)
+    await told.until(2.0)
+    put_back(told.net, A, taken, taken_at=told.net.clock.wall_ms() - 2000)
+    await told.return_(A, "its disk is lost; it is back on the backup, and asks before it serves")
+    restoring = told.net.banks[A].bank.restoring
+    (listed,) = await restoring.listed(10)
+    for part in listed.lost.parts:
+        told.say(f"list at {A}", f"lost, {part.fate} at {part.bank}; {_signed(part.flow)} owed to it, not in the books")
+    for finding in (await told.quiet_audit()).findings:
+        told.say("audit", f"{finding.code}: {finding.detail}")
+    told.say(f"operator of {A}", "Maria's receipt says that 3.00 of it came from her account here: debit it")
+    await restoring.settle(listed.lost.transaction, "her receipt", [(told.here, Direction.DEBIT, 3_00)])
+    await told.net.settle(listed.lost.transaction)
+
+
 def _signed(centavos: int) -> str:
     return f"{'-' if centavos < 0 else '+'}{_amount(abs(centavos))}"
 
@@ -622,11 +648,20 @@ STORIES: Final = [
         " the key was forced together with the decision, so A finds the transfer that it decided before it died, "
         "and says so instead of paying twice.",
     ),
+    Story(
+        what_a_restored_bank_had_decided_is_settled_by_people,
+        "What a restored bank had decided is settled by people",
+        "A's disk dies when all is done, and the backup is older than the transfer. B and C know what A had decided "
+        "and what it came to owe them; whose money at A it was, nobody but A's customers can know. A asks its peers "
+        "before it serves, and lists the transfer; until it is settled the audit names exactly what is missing. The "
+        "operator settles it by Maria's receipt: at the commit timestamp that B and C tell, and from then on it is a "
+        "commit like any other.",
+    ),
 ]
 
 
 INDEX: Final = """\
-# Fifteen bad moments
+# Sixteen bad moments
 
 Two-phase commit is easy to describe and hard to get right: what matters is who dies when, and what arrives late. Each
 page here is one such moment, run on three real banks (the code that ships, over a store and a network of the tests) in

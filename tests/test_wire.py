@@ -23,6 +23,8 @@ from distribank.core.protocol import (
     ClockRead,
     Commit,
     Cut,
+    Decision,
+    Decisions,
     Fate,
     Inquire,
     LinkedAccount,
@@ -35,12 +37,14 @@ from distribank.core.protocol import (
     RecordKind,
     Refused,
     ShowAccounts,
+    ShowDecisions,
     ShowLog,
     Sides,
     Violation,
     Yes,
 )
 from distribank.core.refusals import Code, Refusal
+from distribank.core.restoration import PartFate
 from distribank.core.transfer import Counterparty, Direction, Leg
 from distribank.peers import fields, wire
 from distribank.peers.messages import MAX_DETAIL
@@ -73,7 +77,7 @@ def test_each_answer_of_the_page_is_read_and_written_back_field_by_field(kind: s
 def test_the_page_shows_every_kind_of_message_and_of_answer() -> None:
     assert list(dict.fromkeys(kind for kind, _ in MESSAGES)) == list(wire.KINDS)
     shown = {type(wire.decode_answer(kind, example)) for kind, example in ANSWERS}
-    assert shown == {Yes, No, Acknowledged, Refused, Outcome, Log, Accounts, ClockRead, Cut, Sides}
+    assert shown == {Yes, No, Acknowledged, Refused, Outcome, Log, Accounts, ClockRead, Cut, Sides, Decisions}
     assert {example["answer"] for kind, example in ANSWERS if kind == "inquire"} == {*Fate, "refused"}
     for violation in Violation:
         assert f"| `{violation}` |" in PAGE
@@ -135,6 +139,7 @@ messages = (
     | st.builds(Inquire, transactions, moments)
     | st.builds(ShowLog, transactions)
     | st.builds(ShowAccounts, st.from_regex(fields.CPF, fullmatch=True))
+    | st.builds(ShowDecisions, moments, st.none() | st.tuples(moments, transactions))
 )
 logs = transactions.flatmap(
     lambda transaction: st.builds(
@@ -158,7 +163,26 @@ linked_accounts = st.builds(
     st.integers(0, MAX_BALANCE),
     moments,
 )
+decisions = st.builds(
+    Decision,
+    transactions,
+    moments,
+    st.sampled_from(PartFate),
+    st.none() | stamps,
+    st.lists(banks, min_size=1, max_size=8, unique=True).map(tuple),
+    many_legs,
+    st.just("") | st.from_regex(fields.CPF, fullmatch=True),
+    st.from_regex(fields.END_TO_END_ID, fullmatch=True),
+    st.none() | texts,
+    moments,
+    moments,
+    many_parties,
+)
 answers = st.one_of(
+    st.tuples(
+        st.just("decisions"),
+        st.builds(Decisions, st.lists(decisions, max_size=3).map(tuple), st.none() | st.tuples(moments, transactions)),
+    ),
     st.tuples(st.just("prepare"), st.builds(Yes, stamps, many_parties) | st.builds(No, refusals)),
     st.tuples(st.sampled_from(["commit", "abort"]), st.builds(Acknowledged, st.booleans())),
     st.tuples(st.sampled_from(wire.KINDS), st.builds(Refused, st.sampled_from(Violation), texts)),
@@ -208,6 +232,12 @@ def test_a_record_of_a_later_version_is_left_out_and_the_others_are_read() -> No
 def test_a_record_whose_words_a_terminal_or_a_page_would_take_for_its_own_is_no_answer(field: str, word: str) -> None:
     record = {"stamp": "5", "record": "Resolved", "from": "prepared", "to": "committed", "detail": "…", field: word}
     assert wire.decode_answer("log", {"answer": "log", "transaction": TRANSACTION, "records": [record]}) is None
+
+
+def test_a_place_that_is_none_is_refused() -> None:
+    assert wire.decode_answer("decisions", {"answer": "decisions", "decisions": [], "stopped_at": 7}) is None
+    asked = {"kind": "decisions", "since": "2027-01-15T07:55:00.000Z", "after": "x"}
+    assert refusal_of(asked, "decisions") is Violation.INVALID_MESSAGE
 
 
 def test_more_accounts_than_any_bank_shows_are_no_answer() -> None:

@@ -19,7 +19,7 @@ from distribank.bank import Bank, KeyName, TransferResult
 from distribank.breakages import StoreBreakage, Unreachable
 from distribank.core.holders import Holder
 from distribank.core.ledger import Account, AccountType, EntryKind
-from distribank.core.protocol import UNFINISHED, Answer, Message, Transaction
+from distribank.core.protocol import UNFINISHED, Answer, Message, ShowDecisions, Transaction
 from distribank.core.refusals import Refusal
 from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
@@ -98,7 +98,7 @@ class Wire:
     async def _once(self, bank: str, message: Message) -> Answer:
         fate = await self._world.weather(self._me, bank, message)
         other = self._world.banks[bank]
-        if fate == "lose request" or other is None or not other.bank.ready:
+        if fate == "lose request" or other is None or not (other.bank.ready or _may_tell(other.bank, message)):
             raise Unreachable(bank, "lost on the way there")
         clock = self._world.banks[self._me].bank.rhythm.stamp()
         try:
@@ -313,18 +313,27 @@ class World:
         return total
 
 
+def _may_tell(bank: Bank, message: Message) -> bool:
+    """Whether a bank that is not ready answers all the same: one that was restored tells another."""
+    return isinstance(message, ShowDecisions) and bank.restoring.can_tell
+
+
 async def _serve(bank: Bank, recovery: Recovery, stop: asyncio.Event, up: asyncio.Event) -> None:
     try:
         async with bank, asyncio.TaskGroup() as group:
-            await recovery.start()
-            sweeps = group.create_task(recovery.run())
-            up.set()
-            await stop.wait()
-            sweeps.cancel()
+            work = group.create_task(_recover(recovery, up))
+            await stop.wait()  # a bank that was restored may wait for others until then
+            work.cancel()
     except* StoreBreakage:
         pass  # it was killed while it read its log
     finally:
         up.set()
+
+
+async def _recover(recovery: Recovery, up: asyncio.Event) -> None:
+    await recovery.start()
+    up.set()
+    await recovery.run()
 
 
 @asynccontextmanager

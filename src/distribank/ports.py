@@ -20,6 +20,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Answer, Message, Record, Transaction
+from distribank.core.restoration import Lost, Restoration, Supplied
 from distribank.core.suspense import Assignment
 
 Row = (
@@ -37,8 +38,11 @@ Row = (
     | Hold
     | Holder
     | IdempotencyKey
+    | Lost
     | Record
     | Reservation
+    | Restoration
+    | Supplied
     | Transaction
 )
 """Everything that a store keeps. Each is replaced by key; entries, book entries and records are only ever added."""
@@ -81,7 +85,8 @@ class Unit(Protocol):
 
         Keys: ``Account(number)``, ``Assignment(assignment_id)``, ``Batch(batch_id)``, ``Book(name)``,
         ``Company(cnpj)``, ``Consent(consent_id)``, ``Counter(name)``, ``Heuristic(transaction)``,
-        ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``, ``Transaction(id)``.
+        ``Hold(account, transaction)``, ``Holder(cpf)``, ``IdempotencyKey(owner, route, key)``, ``Lost(transaction)``,
+        ``Restoration(incarnation)``, ``Supplied(transaction)``, ``Transaction(id)``.
         """
 
     async def find(self, query: Query[R], *key: str, limit: int = 1000, after: tuple[int | str, ...] = ()) -> list[R]:
@@ -221,6 +226,14 @@ class Queries:
     after: the same three"""
     ASSIGNMENTS = Query("assignments", Assignment)
     """(), newest first by (assigned_at, stamp, assignment_id); after: the same three"""
+    BEGUN_SINCE = Query("begun_since", Transaction)
+    """(since_ms), whatever began *since* then (as text) or later, oldest first by (begun_at, id); after: the same
+    pair"""
+    LOST = Query("lost", Lost)
+    """(), what this bank had coordinated and lost, newest first by (begun_at, transaction); after: the same pair"""
+    SUPPLIED_IN_SUSPENSE = Query("supplied_in_suspense", Supplied)
+    """(), what was posted anew and left something in suspense, newest first by (at, 0, transaction); after: the same
+    three"""
     BOOKS = Query("books", Book)
     """(), by name"""
 

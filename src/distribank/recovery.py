@@ -93,8 +93,10 @@ class Recovery:
 
         When this returns, holds stand, every undecided transaction of this bank is aborted, and the bank may serve.
         """
+        await self._bank.restoring.begin()
         count = await self._claim()
         await self._bank.store.flushed()
+        await self._bank.restoring.catch_up()
         self._bank.ready = True
         await self._bank.batching.resume()
         return count
@@ -128,6 +130,8 @@ class Recovery:
             if self._bank.store.shared and loop.time() >= claim_at:
                 claim_at = loop.time() + CLAIM_EVERY
                 self._bank.tasks.start(self._take_over(), "take over what a replica has left")
+            if self._bank.restoring.is_due(loop.time()):
+                self._bank.tasks.start(self._bank.restoring.look(), "ask again for what was lost in a restore")
             if loop.time() >= collect_at:
                 collect_at = loop.time() + COLLECT_EVERY
                 self._bank.tasks.start(self._collect(), "collect what may be forgotten")

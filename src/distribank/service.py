@@ -139,6 +139,7 @@ class Service:
             verifier,
             lambda: receiver if self.bank.ready else None,
             self.peers.heard_from,
+            lambda: self.bank if self.bank.restoring.can_tell else None,
         )
         self.recovery = Recovery(self.bank, retention_days=settings.retention_days)
 

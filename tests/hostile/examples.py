@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from distribank.core.protocol import ShowDecisions
+from distribank.core.restoration import Lost, Part, PartFate
+from distribank.store import put
 from tests.hostile.town import Town, town
 from tests.world import CPFS
 
@@ -67,14 +70,18 @@ async def settled() -> AsyncIterator[Scene]:
         await made.call(A, "GET", f"/v1/transfers/{transfer}/trace", None, MARIA)
         await made.call(A, "GET", "/v1/linked-accounts", None, MARIA)
         await made.call(A, "POST", "/v1/operator/audit", None, "operator")
+        await made.houses[A].bank.peers.ask(B, ShowDecisions(0))  # as though A had been restored
+        part = Part(B, PartFate.PREPARED, None, ())
+        lost = Lost(f"{A}.{'a' * 32}.{'b' * 32}", 1, (B,), "E1", MARIA, None, 1, 1, (), (part,))
+        await put(made.houses[A].bank.store, [lost])
         made.lost = lambda to, kind: (to, kind) in ((A, "commit"), (C, "inquire"), (B, "inquire"))
         pull = {"debits": _legs((A, second, "1.00")), "credits": _legs((C, at_c, "0.50"), (B, at_b, "0.50"))}
         doubtful = (await made.made(C, "/v1/transfers", pull, MARIA))["transfer_id"]
         values = {"account": at_a, "transfer_id": transfer, "batch_id": batch, "consent_id": consent}
-        yield Scene(made, values, _orders(at_a, at_b, at_c, doubtful, pay))
+        yield Scene(made, values, _orders(at_a, at_b, at_c, doubtful, lost.transaction, pay))
 
 
-def _orders(at_a: str, at_b: str, at_c: str, doubtful: str, pay: Any) -> list[Order]:
+def _orders(at_a: str, at_b: str, at_c: str, doubtful: str, lost: str, pay: Any) -> list[Order]:
     company = {"legal_name": "Padaria Central Ltda", "cnpj": "12ABC34501DE35"}
     consent = {
         "account": at_a,
@@ -90,6 +97,7 @@ def _orders(at_a: str, at_b: str, at_c: str, doubtful: str, pay: Any) -> list[Or
         "reason": "she named it",
         "transaction": "t",
     }
+    settlement = {"reason": "a receipt", "legs": [{"account": at_a, "direction": "debit", "amount": "3.00"}]}
     plan = {"amount": "5.00", "to": {"bank": C, "account": at_c}, "keep": "1.00", "description": "rent"}
     plan_from = {**plan, "from": [{"bank": A, "account": at_a}, {"bank": B, "account": at_b}]}
     return [
@@ -114,4 +122,5 @@ def _orders(at_a: str, at_b: str, at_c: str, doubtful: str, pay: Any) -> list[Or
             "operator",
         ),
         Order("POST", "/v1/operator/suspense/assignments", assignment, "operator"),
+        Order("POST", f"/v1/operator/restoration/{lost}/settle", settlement, "operator"),
     ]

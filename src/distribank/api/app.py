@@ -32,6 +32,7 @@ from distribank.api import (
     network,
     operator,
     plans,
+    restoration,
     statements,
     traces,
     transfers,
@@ -110,6 +111,7 @@ def _routes() -> list[BaseRoute]:
         holders.holders,
         network.network,
         operator.operator,
+        restoration.restoration,
         audits.audits,
         operator.scraping,
     )

@@ -56,7 +56,7 @@ class Boundary:
         scope[EDGE] = self._edge
         path: str = scope["path"]
         if not self._edge.bank.ready and not path.startswith(BEFORE_READINESS):
-            await not_ready().response(path, wanted_by(scope))(scope, receive, send)
+            await not_ready(self._edge.bank.restoring.awaited).response(path, wanted_by(scope))(scope, receive, send)
             return
         if path.endswith("\n"):  # a route's pattern would match in front of it, and two addresses be one
             await nothing_there().response(path, wanted_by(scope))(scope, receive, send)

@@ -53,7 +53,7 @@ TAGS: Final = [
     {"name": "Transfers", "description": "Atomic, over any number of accounts at any number of banks."},
     {"name": "Consents", "description": "What another bank may debit here."},
     {"name": "Network", "description": "This bank, its peers, its health."},
-    {"name": "Operator", "description": "In doubt, forced, suspense, positions, books, metrics."},
+    {"name": "Operator", "description": "In doubt, forced, suspense, restored, positions, books, metrics."},
     {"name": "interbank", "description": "For other banks: signed messages (RFC 9421). See docs/wire.md."},
 ]
 

@@ -30,6 +30,8 @@ from distribank.peers.signatures import Flaw, NotSigned, Signer, Verified, Verif
 MAX_UNDER_WAY: Final = 32
 """Requests of one bank that are worked on at once; a peer of this program has at most one of each kind, and a probe."""
 RETRY_AFTER_S: Final = 1
+DECISIONS: Final = "decisions"
+"""What banks that are being restored ask, and tell, one another before they are ready."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ class Identity(BaseModel):
 class Interbank:
     """The interbank side of bank *code*. *bank* gives ``None`` for as long as its log has not been read.
 
-    *heard_from* is called with the code of each bank that shows itself by a well-signed request.
+    *heard_from* is called with the code of each bank that shows itself by a well-signed request. *restoring* gives a
+    bank that has read its log and waits for what others know: its own records it can tell.
     """
 
     def __init__(
@@ -83,12 +86,14 @@ class Interbank:
         verifier: Verifier,
         bank: Callable[[], Receiver | None],
         heard_from: Callable[[str], None],
+        restoring: Callable[[], Receiver | None] = lambda: None,
     ) -> None:
         self._entry = roster.own(code)
         self._signer = signer
         self._verifier = verifier
         self._bank = bank
         self._heard_from = heard_from
+        self._restoring = restoring
         self._under_way: Counter[str] = Counter()
 
     def router(self) -> APIRouter:
@@ -137,7 +142,7 @@ class Interbank:
 
     async def handle(self, kind: str, request: Request) -> Response:
         """Answer one batch. Until its signature is verified nothing but bare problems leave, and nothing is parsed."""
-        bank = self._bank()
+        bank = self._bank() or (self._restoring() if kind == DECISIONS else None)
         if bank is None:
             return _problem(503, "not_ready", "This bank has not yet read its log")
         body = await _read_body(request)
@@ -216,6 +221,7 @@ _SUMMARIES: Final = {
     "inquire": "Ask for the outcome of transactions in doubt; without messages, a probe",
     "log": "Show a transaction's records here, to a bank that takes part in it",
     "accounts": "Show a person's accounts on which they let the asking bank order debits",
+    "decisions": "Tell a bank that was restored from a backup what concerns it among what began since",
     "snapshot": "Show the clock or, at a stamp, the books and on which side of it transactions lie, to an auditor",
 }
 _DESCRIPTION: Final = (
@@ -225,7 +231,7 @@ _DESCRIPTION: Final = (
 
 
 def _request_body(kind: str) -> dict[str, Any]:
-    subject = {"accounts": ["holder_cpf"], "snapshot": []}.get(kind, ["transaction"])
+    subject = {"accounts": ["holder_cpf"], "snapshot": [], "decisions": ["since"]}.get(kind, ["transaction"])
     message = {"type": "object", "required": ["kind", *subject], "properties": {"kind": {"const": kind}}}
     schema = {
         "type": "object",

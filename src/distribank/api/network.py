@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -34,10 +36,16 @@ async def ready(request: Request) -> Response:
     """Recovery has read the log, and the bank can write."""
     bank = bank_of(request)
     if not bank.ready:
-        raise not_ready()
+        raise not_ready(bank.restoring.awaited)
     return answer({"status": "ready", "bank": bank.code})
 
 
-def not_ready() -> Problem:
-    """What everyone hears until the log has been read, and when nothing can be made durable any more."""
+def not_ready(awaited: Collection[str] = ()) -> Problem:
+    """What everyone hears until the log has been read, and when nothing can be made durable any more.
+
+    A bank that was restored from a backup says whose answers are *awaited*.
+    """
+    if awaited:
+        banks = ", ".join(sorted(awaited))
+        return Problem("not_ready", f"this bank was restored from a backup and waits for what {banks} knows of it")
     return Problem("not_ready", "this bank is reading its log, or is stopping; try again in a moment")

@@ -380,6 +380,36 @@ class ResolveOrder(Order):
     reason: Reason
 
 
+class OwnLegOrder(Order):
+    """What one account of this bank had gained, or lost."""
+
+    account: AccountNumber
+    direction: Literal["credit", "debit"]
+    amount: Amount
+
+
+class SettleOrder(Order):
+    """Whose money was in what this bank had decided and lost."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "reason": "her receipt names the account and the amount",
+                    "legs": [{"account": "00000001-9", "direction": "debit", "amount": "3.00"}],
+                }
+            ]
+        }
+    )
+
+    reason: Reason
+    legs: list[OwnLegOrder] = Field(
+        default_factory=list,
+        max_length=MAX_LEGS,
+        description="The accounts here, as far as they are known; the rest goes to suspense.",
+    )
+
+
 class AssignmentOrder(Order):
     """What is to leave suspense, and where it goes."""
 

@@ -30,6 +30,7 @@ TITLES: Final[dict[str, str]] = {
     "idempotency_in_progress": "A primeira requisição com esta chave ainda está em andamento",
     "not_in_suspense": "Não há tanto em suspenso",
     "not_resolvable": "Esta transação não pode ser resolvida manualmente",
+    "not_settleable": "Esta transação não pode ser acertada",
     "body_too_large": "O corpo é grande demais",
     "unsupported_media_type": "O tipo de mídia do corpo não é aceito aqui",
     "account_closed": "A conta está encerrada",
@@ -97,6 +98,23 @@ SENTENCES: Final[dict[str, str]] = {
         "o resultado acaba de ser conhecido: não há mais o que forçar"
     ),
     "this part is not in doubt": "esta parte não está em dúvida",
+    "no bank that has answered has committed this, so that there is nothing to post": (
+        "nenhum dos bancos que responderam efetivou esta transação, portanto não há nada a lançar"
+    ),
+    "{banks} has not told yet what it knows of this; wait until it has": (
+        "{banks} ainda não informou o que sabe desta transação; espere até que informe"
+    ),
+    "no such transfer was lost here": "essa transferência não se perdeu aqui",
+    "a request asks for decisions once": "uma requisição pede as decisões uma só vez",
+    "its participants do not agree on when it was committed": (
+        "os participantes não concordam sobre quando ela foi efetivada"
+    ),
+    "the accounts here were debited {amount} by it, all of them together: no more, and no credit": (
+        "as contas daqui foram debitadas em {amount} por ela, ao todo: nada além disso, e nenhum crédito"
+    ),
+    "the accounts here were credited {amount} by it, all of them together: no more, and no debit": (
+        "as contas daqui foram creditadas em {amount} por ela, ao todo: nada além disso, e nenhum débito"
+    ),
     "{amount} is left in suspense to be credited": "restam {amount} em suspenso para creditar",
     "{amount} is left in suspense to be debited": "restam {amount} em suspenso para debitar",
     "{amount} of this transaction is left in suspense to be credited": (
@@ -325,6 +343,9 @@ SENTENCES: Final[dict[str, str]] = {
         "o que foi pedido pode ter acontecido ou não; repita o pedido com a mesma chave de idempotência"
     ),
     "this bank could not carry this out": "este banco não conseguiu executar isto",
+    "this bank was restored from a backup and waits for what {banks} knows of it": (
+        "este banco foi restaurado de uma cópia de segurança e espera o que {banks} sabe dele"
+    ),
     "this bank is reading its log, or is stopping; try again in a moment": (
         "este banco está lendo o seu registro, ou está parando; tente novamente em instantes"
     ),

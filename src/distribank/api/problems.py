@@ -42,6 +42,7 @@ TABLE: Final[dict[str, tuple[int, str]]] = {
     "holder_exists": (409, "The document is registered at this bank"),
     "not_in_suspense": (409, "There is not so much in suspense"),
     "not_resolvable": (409, "This part cannot be forced"),
+    "not_settleable": (409, "This cannot be settled"),
     "idempotency_in_progress": (409, "The first request with this key is running"),
     "body_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body's media type is not taken here"),

@@ -50,6 +50,8 @@ async def trace(request: Request, transfer_id: str) -> Response:
     # A bank that refused at once has not kept who else was asked; that it was asked itself is known.
     participants = known.participants or tuple(code for code in found.replies if code != known.coordinator)
     lines = story.tell(found.logs, participants, frank=frank)
+    if holder is None:
+        lines = story.with_reason(lines, bank.code, await bank.restoring.reason_for(known.id))
     views_of = {peer.bank: peer.name for peer in bank.peers.views()}
     names = {code: bank.name if code == bank.code else views_of.get(code, code) for code in found.replies}
     wanted = headers.preferred(request, "application/json", TEXT, MERMAID)

@@ -11,6 +11,7 @@
 ``snapshots``     this bank's part in a network-wide snapshot.
 ``auditing``      the network-wide snapshot and its checks.
 ``batching``      many transfers under one key.
+``restoring``     what was lost behind a backup, from what peers know; what they are told of theirs.
 ``reading``       statements, events, lists, what is in doubt.
 ``feed``, ``tasks``, ``metrics``: who watches, what runs, what is counted.
 
@@ -32,6 +33,7 @@ from distribank.bank.metrics import Metrics
 from distribank.bank.ordering import Ordering, TransferResult
 from distribank.bank.participating import Participating
 from distribank.bank.reading import InDoubt, Reading
+from distribank.bank.restoring import Restoring
 from distribank.bank.rhythm import Rhythm
 from distribank.bank.snapshots import Snapshots
 from distribank.bank.tasks import Tasks
@@ -92,7 +94,10 @@ class Bank:
             self.rhythm, peers, self.coordinating, vote_deadline=vote_deadline, position_cap=position_cap
         )
         self.snapshots = Snapshots(self.rhythm)
-        self.participating = Participating(self.rhythm, self.coordinating, self.snapshots, position_cap=position_cap)
+        self.restoring = Restoring(self.rhythm, peers, self.coordinating)
+        self.participating = Participating(
+            self.rhythm, self.coordinating, self.snapshots, self.restoring, position_cap=position_cap
+        )
         self.custody = Custody(self.rhythm, peers)
         self.assigning = Assigning(self.rhythm)
         self.batching = Batching(self.rhythm, self.ordering, self.tasks)

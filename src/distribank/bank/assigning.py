@@ -17,6 +17,7 @@ from distribank.core.heuristics import Heuristic
 from distribank.core.idempotency import IdempotencyKey, KeyName
 from distribank.core.ledger import CASH, SUSPENSE, Book
 from distribank.core.refusals import Refusal
+from distribank.core.restoration import Supplied
 from distribank.core.suspense import Assignment, Movement, Open, assign, open_after
 from distribank.core.transfer import Direction
 from distribank.ports import Queries, Query
@@ -120,11 +121,14 @@ async def _movements(lists: Lists, limit: int, after: After) -> list[Movement]:
     assigned = await lists.find(Queries.ASSIGNMENTS, limit=limit, after=after)
     # second, so that whatever is found assigned is found to have been there
     suspended: list[Movement] = [*await lists.find(Queries.SUSPENDED, limit=limit, after=after)]
-    return list(islice(merge(suspended, assigned, key=place_of, reverse=True), limit))
+    supplied: list[Movement] = [*await lists.find(Queries.SUPPLIED_IN_SUSPENSE, limit=limit, after=after)]
+    return list(islice(merge(suspended, supplied, assigned, key=place_of, reverse=True), limit))
 
 
 def place_of(movement: Movement) -> tuple[int, int, str]:
     """By what movements are in order: when, and, within a millisecond, what was left there before what went."""
     if isinstance(movement, Heuristic):
         return movement.truth_at or 0, 0, movement.transaction
+    if isinstance(movement, Supplied):
+        return movement.at, 0, movement.transaction
     return movement.assigned_at, movement.stamp, movement.assignment_id

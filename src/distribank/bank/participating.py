@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from distribank.bank.coordinating import Coordinating
-from distribank.bank.custody import MAX_CONSENTS
+from distribank.bank.restoring import Restoring, consents_on
 from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
 from distribank.bank.showing import Showing
 from distribank.bank.snapshots import Snapshots
@@ -37,6 +37,7 @@ from distribank.core.protocol import (
     Refused,
     Role,
     ShowAccounts,
+    ShowDecisions,
     ShowLog,
     Snapshot,
     State,
@@ -46,8 +47,6 @@ from distribank.core.protocol import (
     coordinator_of,
 )
 from distribank.core.refusals import Code, Refusal
-from distribank.core.transfer import Direction, Leg
-from distribank.ports import Queries
 
 Decisive = Prepare | Commit | Abort
 """What only a transaction's coordinator may say."""
@@ -60,13 +59,20 @@ class Participating:
     """
 
     def __init__(
-        self, rhythm: Rhythm, coordinating: Coordinating, snapshots: Snapshots, *, position_cap: int | None
+        self,
+        rhythm: Rhythm,
+        coordinating: Coordinating,
+        snapshots: Snapshots,
+        restoring: Restoring,
+        *,
+        position_cap: int | None,
     ) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
         self._coordinating = coordinating
         self._showing = Showing(rhythm)
         self._snapshots = snapshots
+        self._restoring = restoring
         self._cap = position_cap
         self.watch: Callable[[Transaction], None] = lambda _transaction: None
         self.settled: Callable[[str], None] = lambda _transaction: None
@@ -80,6 +86,9 @@ class Participating:
         if any(isinstance(message, ShowLog) for message in messages):
             await self._store.flushed()  # once for all of them: with every one, a slow disk would look like no bank
         answers: list[Answer]
+        if sum(isinstance(message, ShowDecisions) for message in messages) > 1:
+            detail = "a request asks for decisions once"
+            return [Refused(Violation.INVALID_MESSAGE, detail) for _ in messages]
         decisive = [message for message in messages if isinstance(message, Prepare | Commit | Abort)]
         if len(decisive) == len(messages):
             answers = await self._decide(sender, clock, decisive)
@@ -158,6 +167,8 @@ class Participating:
     def _follow(self, message: Decisive, step: Step) -> None:
         """*step* has been taken: whoever finishes what is unfinished hears of it."""
         if not isinstance(message, Prepare):
+            if step.records and step.records[0].before == State.NOTHING and isinstance(message, Commit):
+                self._restoring.ask_soon(coordinator_of(message.transaction))
             self._heard(message.transaction, step, message.at if isinstance(message, Commit) else 0)
         elif step.transaction is not None and step.transaction.state is State.PREPARED:
             self.watch(step.transaction)
@@ -184,7 +195,7 @@ class Participating:
         elif isinstance(message, Commit) and not again:
             accounts = [leg.account for leg in message.legs]
         else:
-            accounts = _accounts_of(await self._store.get(Transaction, message.transaction))
+            accounts = _accounts_in(await self._store.get(Transaction, message.transaction), message)
         return [*names, *account_locks(accounts)], accounts
 
     async def _prepare(self, moment: Moment, clock: int, prepare: Prepare, accounts: Sequence[str]) -> Step:
@@ -198,7 +209,7 @@ class Participating:
             await moment.ledger(accounts, prepare.transaction),
             prepare=prepare,
             sender_clock=clock,
-            consents=await _consents_on(moment, prepare.legs),
+            consents=await consents_on(moment, prepare.legs),
             position=await moment.get(Book, position) or Book(position),
             cap=MAX_BALANCE if self._cap is None else self._cap,
             reaches_back_to=self._store.reaches_back_to,
@@ -211,7 +222,7 @@ class Participating:
     async def _carry_out(self, moment: Moment, message: Commit | Abort, accounts: Sequence[str]) -> Step | None:
         """Post or release. *accounts* are locked; ``None`` if it was prepared since they were asked for."""
         known = await moment.get(Transaction, message.transaction)
-        if _accounts_of(known) != accounts:
+        if _accounts_in(known, message) != accounts:
             return None
         if isinstance(message, Commit):
             return await self._feed(moment, known, message.transaction, Event.COMMIT, at=message.at, commit=message)
@@ -253,12 +264,13 @@ class Participating:
             transaction,
             known,
             moment.now(),
-            await moment.ledger(_accounts_of(known), transaction),
+            await moment.ledger(_accounts_in(known, commit), transaction),
             commit=commit,
             because=abort.because if abort else None,
             at=at,
-            consents=await _used_consents(moment, known),
+            consents=await _consents_of(moment, known, commit),
             reaches_back_to=self._store.reaches_back_to,
+            restoration=self._restoring.present,
             heuristic=await moment.get(Heuristic, known.id) if known and known.state in FORCED else None,
             verdict=force[0] if force else None,
             reason=force[1] if force else "",
@@ -277,6 +289,8 @@ class Participating:
             return await self._showing.accounts(sender, message.holder_cpf)
         if isinstance(message, Snapshot):
             return await self._snapshots.answer(message)
+        if isinstance(message, ShowDecisions):
+            return await self._restoring.tell(sender, message)
         (answer,) = await self._decide(sender, clock, [message])
         return answer
 
@@ -310,20 +324,11 @@ def _refuse(transaction: str, detail: str, moment: Moment) -> Refused:
     return Refused(Violation.NOT_YOUR_TRANSACTION, detail)
 
 
-async def _consents_on(moment: Moment, legs: Sequence[Leg]) -> list[Consent]:
-    """Every consent on the accounts to be debited. The list is of what is durable, each consent as it is now."""
-    debited = dict.fromkeys(leg.account for leg in legs if leg.direction is Direction.DEBIT)
-    found: list[Consent] = []
-    for account in debited:
-        for durable in await moment.find(Queries.CONSENTS_ON_ACCOUNT, account, limit=MAX_CONSENTS):
-            present = await moment.get(Consent, durable.consent_id)
-            assert present is not None, f"consent {durable.consent_id} vanished"
-            found.append(present)
-    return found
-
-
-async def _used_consents(moment: Moment, known: Transaction | None) -> list[Consent]:
-    """The consents that a transaction in doubt has used, to give them back if it is aborted."""
+async def _consents_of(moment: Moment, known: Transaction | None, commit: Commit | None) -> list[Consent]:
+    """The consents that a transaction in doubt has used, to give them back if it is aborted; of a commit of which
+    nothing is known here, all that may serve for it."""
+    if known is None and commit is not None:
+        return await consents_on(moment, commit.legs)
     found: list[Consent] = []
     for use in known.consents if known and known.state in IN_DOUBT else ():
         consent = await moment.get(Consent, use.consent_id)
@@ -346,6 +351,13 @@ def _not_in_doubt(known: Transaction | None) -> Refusal:
     else:
         detail = "its outcome has just become known: there is nothing left to force"
     return Refusal(Code.NOT_RESOLVABLE, detail)
+
+
+def _accounts_in(known: Transaction | None, message: Commit | Abort | None) -> list[str]:
+    """The same; of a commit of which nothing is known here, those that it names: its vote may be lost."""
+    if known is None and isinstance(message, Commit):
+        return [leg.account for leg in message.legs]
+    return _accounts_of(known)
 
 
 def _accounts_of(known: Transaction | None) -> list[str]:

@@ -17,7 +17,7 @@ import typer
 
 from distribank import __version__
 from distribank.breakages import Breakage
-from distribank.cli import auditing, bench, breaking, composing, desk, moving, simulating, torture, transfers
+from distribank.cli import auditing, bench, breaking, composing, desk, moving, restoring, simulating, torture, transfers
 from distribank.cli import people as people_of_a_network
 from distribank.cli.options import DEFAULT, RUNNING, TRYING
 from distribank.network import MAX_BANKS
@@ -154,6 +154,7 @@ for tools in (
     transfers.app,
     breaking.app,
     auditing.app,
+    restoring.app,
     composing.app,
     moving.app,
     simulating.app,
@@ -162,3 +163,4 @@ for tools in (
 ):
     app.add_typer(tools)
 app.add_typer(desk.app, name="in-doubt", rich_help_panel=RUNNING)
+app.add_typer(restoring.desk, name="restoration", rich_help_panel=RUNNING)

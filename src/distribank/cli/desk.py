@@ -46,9 +46,9 @@ def list_all(
 
     from distribank.network import desk
 
-    banks = _banks(data_dir, bank)
+    banks = banks_of(data_dir, bank)
     found = asyncio.run((desk.forced if forced else desk.in_doubt)(banks))
-    _show(found, as_json, _forced if forced else _line, "no outcome was forced" if forced else "nothing is in doubt")
+    show_all(found, as_json, _forced if forced else _line, "no outcome was forced" if forced else "nothing is in doubt")
 
 
 @app.command()
@@ -58,8 +58,8 @@ def show(transaction: Transaction, data_dir: DataDir = DEFAULT, bank: Bank = Non
 
     from distribank.network import desk
 
-    found = asyncio.run(desk.in_doubt(_banks(data_dir, bank))).only(transaction)
-    _show(found, as_json, _details, f"{transaction} is not in doubt")
+    found = asyncio.run(desk.in_doubt(banks_of(data_dir, bank))).only(transaction)
+    show_all(found, as_json, _details, f"{transaction} is not in doubt")
 
 
 @app.command()
@@ -69,11 +69,11 @@ def ask(transaction: Transaction, data_dir: DataDir = DEFAULT, bank: Bank = None
 
     from distribank.network import desk
 
-    banks = {each.code: each for each in _banks(data_dir, bank)}
+    banks = {each.code: each for each in banks_of(data_dir, bank)}
     found = asyncio.run(desk.in_doubt(list(banks.values()))).only(transaction)
     for place, item in enumerate(found.items):
         found.items[place] = {**item, **asyncio.run(desk.inquire(banks[item["bank"]], item["transaction"]))}
-    _show(found, as_json, _details, f"{transaction} is not in doubt")
+    show_all(found, as_json, _details, f"{transaction} is not in doubt")
 
 
 @app.command()
@@ -95,7 +95,7 @@ def resolve(
 
     if decision not in ("commit", "abort"):
         raise typer.BadParameter(f"{decision!r} is neither commit nor abort", param_hint="commit|abort")
-    banks = {each.code: each for each in _banks(data_dir, bank)}
+    banks = {each.code: each for each in banks_of(data_dir, bank)}
     items = asyncio.run(desk.in_doubt(list(banks.values()))).only(transaction).items
     if not items:
         raise Breakage(f"{transaction} is in doubt at no bank that answers")
@@ -120,8 +120,8 @@ def suspense(data_dir: DataDir = DEFAULT, bank: Bank = None, as_json: AsJson = F
 
     from distribank.network import desk
 
-    found = asyncio.run(desk.suspense(_banks(data_dir, bank)))
-    _show(found, as_json, _suspense, "nothing was ever in suspense")
+    found = asyncio.run(desk.suspense(banks_of(data_dir, bank)))
+    show_all(found, as_json, _suspense, "nothing was ever in suspense")
 
 
 @app.command()
@@ -160,7 +160,7 @@ def assign(
         raise typer.BadParameter(f"{direction!r} is neither credit nor debit", param_hint="credit|debit")
     if (account is None) is not write_off:
         raise typer.BadParameter("say either --account or --write-off", param_hint="--account")
-    banks = {each.code: each for each in _banks(data_dir, bank)}
+    banks = {each.code: each for each in banks_of(data_dir, bank)}
     found = asyncio.run(desk.suspense(list(banks.values())))
     there = [item for item in found.items if bank is not None or item[side] != "0.00"]
     if len(there) != 1:
@@ -187,7 +187,7 @@ def _named(item: dict[str, Any], transaction: str) -> str:
     """The whole id of what has left something in suspense."""
     from distribank.breakages import Breakage
 
-    named: set[str] = {movement["transaction"] for movement in item["movements"] if movement["wanted_by"]}
+    named: set[str] = {movement["transaction"] for movement in item["movements"] if not movement["assignment"]}
     found = [known for known in named if known.endswith(transaction)]
     if len(found) != 1:
         raise Breakage(f"{transaction} names {len(found)} transactions there; name one of {', '.join(sorted(named))}")
@@ -202,13 +202,13 @@ def _what(order: dict[str, Any]) -> str:
     return f"write off {order['amount']}, which the bank {'keeps' if credit else 'pays'}"
 
 
-def _banks(data_dir: Any, bank: str | None) -> list[LocalBank]:
+def banks_of(data_dir: Any, bank: str | None) -> list[LocalBank]:
     from distribank.network.layout import find, load_some
 
     return load_some(data_dir) if bank is None else [find(data_dir, bank)]
 
 
-def _show(found: Found, as_json: bool, line: Any, nothing: str) -> None:
+def show_all(found: Found, as_json: bool, line: Any, nothing: str) -> None:
     """Print what was found and leave; where nothing was, exit status 0 only if every bank answered."""
     import json
 
@@ -264,7 +264,7 @@ def _moved(movement: dict[str, Any]) -> str:
         f"{part['direction']} of {part['wanted']} at {part['account']}, {part['to_suspense']} left"
         for part in movement["wanted_by"]
     )
-    return f"{wanted}{cause}"
+    return f"{wanted or 'nobody was named for it'}{cause}"
 
 
 def _damage(damage: dict[str, Any]) -> str:

@@ -54,8 +54,9 @@ def migrate_store(
         typer.echo(json.dumps(said, indent=2))
         return
     typer.echo(
-        f"Bank {moved.bank} has moved: {counted.entries:,} entries, R$ {format_amount(counted.customers)} of customers, "
-        f"{counted.holds} holds and {len(counted.unfinished)} unfinished transactions, the same on both sides."
+        f"Bank {moved.bank} has moved: {counted.entries:,} entries, R$ {format_amount(counted.customers)} of "
+        f"customers, {counted.holds} holds and {len(counted.unfinished)} unfinished transactions, the same on both "
+        "sides."
     )
     if moved.aside is not None:
         typer.echo(f"The former database is kept as {moved.aside}; no bank must be started on it again.")

@@ -7,6 +7,7 @@ production run exactly the same decisions. ``tests/test_architecture.py`` walks 
 ``protocol``     the words: messages, answers, records, states, and what a bank knows of one transaction.
 ``coordinator``, ``participant``  the two halves of two-phase commit, each a table from (state, event) to a step.
 ``heuristics``   what follows a forced outcome; ``suspense``, what that may leave, until it is assigned.
+``restoration``  what a bank remembers of a restore from a backup; ``resupplying``, how it gets back what it had lost.
 ``ledger``       accounts, holds, entries, the bank's own books. ``transfer``: legs that balance. ``money``: centavos.
 ``consents``     what another bank may debit here. ``holders``: who signs in. ``refusals``: every precise no.
 ``idempotency``  one key, one deed. ``batches``: many transfers under one. ``planning``: whose money could pay.

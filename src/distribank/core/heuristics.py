@@ -121,7 +121,7 @@ def correct(
         if not wanted:
             continue
         account, direction = accounts[number], Direction.CREDIT if wanted > 0 else Direction.DEBIT
-        corrected = min(abs(wanted), _reach(account, direction))
+        corrected = min(abs(wanted), reach(account, direction))
         damages.append(AccountDamage(number, direction, abs(wanted), corrected))
         if corrected:
             posting.append(Leg(numbers[number], legs[0].bank, number, direction, corrected))
@@ -135,7 +135,7 @@ def correct(
     return Correction(rows, Damage(tuple(damages), coordinator, position, suspense))
 
 
-def _reach(account: Account, direction: Direction) -> int:
+def reach(account: Account, direction: Direction) -> int:
     """How much of a correction *account* can take: nothing once it is closed; a debit, only what is available."""
     if account.closed_at is not None:
         return 0

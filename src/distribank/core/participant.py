@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
-from distribank.core import consents
+from distribank.core import consents, resupplying
 from distribank.core import ledger as books
 from distribank.core.clock import CLOCK_BOUND_MS, too_far_ahead, wall_of
 from distribank.core.consents import Consent
@@ -42,6 +42,7 @@ from distribank.core.protocol import (
     coordinator_of,
 )
 from distribank.core.refusals import Code, Refusal
+from distribank.core.restoration import Restoration
 from distribank.core.transfer import Counterparty, Leg, Order, check_participant_legs, net_flow
 from distribank.core.values import dataclass, replace
 
@@ -64,7 +65,8 @@ class Situation:
 
     *reaches_back_to* (milliseconds) is the moment from which this bank's log is known to be complete: zero for a
     database that has never been lost. *sender_clock* is the stamp that came with the request. *heuristic* is there
-    where the part has been forced; *verdict* and *reason* are what an operator forces now.
+    where the part has been forced; *verdict* and *reason* are what an operator forces now. *restoration* is there where
+    this database was restored from a backup.
     """
 
     bank: str
@@ -82,6 +84,7 @@ class Situation:
     position: Book = Book("")
     cap: int = MAX_BALANCE
     reaches_back_to: int = 0
+    restoration: Restoration | None = None
     heuristic: Heuristic | None = None
     verdict: Verdict | None = None
     reason: str = ""
@@ -365,6 +368,20 @@ def _refuse_unknown_commit(situation: Situation) -> Step:
     return _violation(situation, Violation.UNKNOWN_TRANSACTION, "this bank has no vote on this transaction")
 
 
+def _commit_without_vote(situation: Situation) -> Step:
+    """A vote that was lost with the database is carried out all the same: the coordinator's word is all there is."""
+    commit, restoration = situation.commit, situation.restoration
+    assert commit is not None
+    if restoration is None or not restoration.may_have_lost_vote(commit.at):
+        return _refuse_unknown_commit(situation)
+    flaw = check_participant_legs(situation.bank, commit.legs)
+    if flaw is not None or too_far_ahead(commit.at, situation.now.wall_ms):
+        return _refuse_unknown_commit(situation)
+    decision = resupplying.as_decision(situation.bank, commit)
+    step = resupplying.supply(situation.bank, decision, situation.ledger.accounts, situation.consents, situation.now)
+    return replace(step, alarm="committed by its coordinator; this bank's vote was lost before its restore: posted")
+
+
 def _refuse_commit_after_abort(situation: Situation) -> Step:
     return _violation(situation, Violation.ALREADY_ABORTED, "this bank has already aborted this transaction")
 
@@ -482,7 +499,7 @@ def _violation(situation: Situation, code: Violation, detail: str) -> Step:
 
 TABLE: Final[dict[tuple[State, Event], Callable[[Situation], Step]]] = {
     (State.NOTHING, Event.PREPARE): _vote,
-    (State.NOTHING, Event.COMMIT): _refuse_unknown_commit,
+    (State.NOTHING, Event.COMMIT): _commit_without_vote,
     (State.NOTHING, Event.ABORT): _abort_before_prepare,
     (State.NOTHING, Event.INQUIRE): _promise_never_to_vote,
     (State.NOTHING, Event.TOLD_COMMITTED): _ignore,

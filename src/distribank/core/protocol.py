@@ -19,6 +19,7 @@ from distribank.core.consents import Consent, ConsentUse
 from distribank.core.heuristics import Heuristic
 from distribank.core.ledger import AccountType, LedgerRow
 from distribank.core.refusals import Refusal
+from distribank.core.restoration import PartFate, Supplied
 from distribank.core.transfer import Counterparty, Leg, Order
 from distribank.core.values import dataclass
 
@@ -28,6 +29,8 @@ MAX_RECORDS: Final = 64
 """Records of one transaction that one bank shows another; the protocol writes four at most."""
 MAX_LINKED: Final = 50
 """Consents that one answer about a person's accounts names; a thousand such answers fit in one response."""
+MAX_DECISIONS: Final = 200
+"""Transactions of which one answer tells a restored bank."""
 MAX_VOTE_BY_AHEAD_MS: Final = MAX_VOTE_DEADLINE_MS + 2 * CLOCK_BOUND_MS
 """How far ahead of a participant's clock ``vote_by`` may lie: the longest deadline, its bound, one bound of skew."""
 
@@ -246,7 +249,18 @@ class Snapshot:
     transactions: tuple[str, ...] = ()
 
 
-Message = Prepare | Commit | Abort | Inquire | ShowLog | ShowAccounts | Snapshot
+@dataclass(frozen=True, slots=True)
+class ShowDecisions:
+    """A bank restored from a backup asks for what concerns it among what began here at *since* (milliseconds) or later.
+
+    *after* is the place at which the answer before had stopped. It changes nothing.
+    """
+
+    since: int
+    after: tuple[int, str] | None = None
+
+
+Message = Prepare | Commit | Abort | Inquire | ShowLog | ShowAccounts | Snapshot | ShowDecisions
 
 
 # Answers ----------------------------------------------------------------------------------------------------------
@@ -400,13 +414,46 @@ class Sides:
     sides: Mapping[str, Side]
 
 
-Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts | ClockRead | Cut | Sides
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One transaction as the bank that was asked knows it, which coordinates it, or takes part in what the asker did.
+
+    *legs* are the asker's where it takes part, else those of the bank that was asked, none for a tombstone. *at* is the
+    commit timestamp. What else was in the prepare stands here as it stood there.
+    """
+
+    transaction: str
+    begun_at: int
+    fate: PartFate
+    at: int | None
+    participants: tuple[str, ...]
+    legs: tuple[Leg, ...]
+    holder_cpf: str
+    end_to_end_id: str
+    description: str | None
+    ordered_at: int
+    vote_by: int
+    counterparties: tuple[Counterparty, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What concerns the asker, by ``(begun_at, transaction)``.
+
+    *stopped_at* is the place, as such a pair, from which there is more to look at; ``None`` where this is the end.
+    """
+
+    decisions: tuple[Decision, ...]
+    stopped_at: tuple[int, str] | None = None
+
+
+Answer = Yes | No | Acknowledged | Refused | Outcome | Log | Accounts | ClockRead | Cut | Sides | Decisions
 
 
 # One decision's result --------------------------------------------------------------------------------------------
 
 
-Change = LedgerRow | Transaction | Consent | Heuristic
+Change = LedgerRow | Transaction | Consent | Heuristic | Supplied
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class Code(StrEnum):
     INVALID_APPROVAL = "invalid_approval"
     NOT_RESOLVABLE = "not_resolvable"
     """An operator may force a prepared participant's part only, and once."""
+    NOT_SETTLEABLE = "not_settleable"
+    """Of what a restored bank had coordinated, an operator settles only what a participant has committed."""
     NOT_IN_SUSPENSE = "not_in_suspense"
     """Nothing is assigned out of suspense but what is there."""
     INTERRUPTED = "interrupted"

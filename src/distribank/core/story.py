@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from distribank.core.protocol import FORCED, Record, RecordKind, State, coordinator_of
-from distribank.core.values import dataclass
+from distribank.core.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,22 @@ def tell(logs: Mapping[str, Iterable[Record]], participants: Sequence[str], *, f
     return sorted(lines, key=lambda line: (line.record.stamp, line.bank))
 
 
+def with_reason(lines: Sequence[Line], bank: str, reason: str | None) -> list[Line]:
+    """*lines*, where *bank*'s operator has settled what it had lost with *reason*: its own operator reads why."""
+    if reason is None:
+        return list(lines)
+    return [
+        replace(line, words=f"{line.words}; because: {_reason(reason)}")
+        if line.bank == bank and _is_settlement(line.record)
+        else line
+        for line in lines
+    ]
+
+
+def _is_settlement(record: Record) -> bool:
+    return (record.before, record.after) == (State.NOTHING, State.COMMITTING) and record.kind is RecordKind.DECIDED
+
+
 def diagram(lines: Sequence[Line], names: Mapping[str, str], coordinator: str, participants: Sequence[str]) -> str:
     """A Mermaid sequence diagram of *lines*: the messages of which the records tell. *names* has every bank's name."""
     drawn = ["sequenceDiagram"]
@@ -62,6 +78,10 @@ def _words(record: Record, participants: Sequence[str], *, frank: bool) -> str:
             return f"began, and asked {others} to prepare"
         case RecordKind.PREPARED, _:
             return "prepared: placed holds on its accounts and voted yes; whatever is decided, it can do"
+        case RecordKind.DECIDED, State.COMMITTING if record.before == State.NOTHING:
+            return f"was restored and had lost its decision; its operator settled it as committed, and told {others}"
+        case RecordKind.RESOLVED, State.COMMITTED if record.before == State.NOTHING:
+            return "was restored and had lost its vote; posted what the coordinator has committed"
         case RecordKind.DECIDED, State.COMMITTING:
             return f"decided commit, since every bank voted yes; posted its own entries and told {others}"
         case RecordKind.DECIDED, State.ENDED:
@@ -119,7 +139,7 @@ def _arrows(line: Line, coordinator: str, participants: Sequence[str], told: Seq
 
 
 def _voted_no(record: Record) -> bool:
-    return record.kind is RecordKind.RESOLVED and record.before == State.NOTHING
+    return record.kind is RecordKind.RESOLVED and record.before == State.NOTHING and record.after == State.ABORTED
 
 
 _HEADING: Final = re.compile(r"^(abort|aborted|tombstone): ")

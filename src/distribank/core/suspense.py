@@ -1,4 +1,5 @@
-"""Suspense: what wrong guesses have left owed to somebody, or owed by somebody, until an operator assigns it.
+"""Suspense: what wrong guesses, or a restore from a backup, have left owed to somebody, or owed by somebody, until an
+operator assigns it.
 
 The book has two sides that never pay for each other: what the bank is *owing* (credits that no account could take) and
 what it is *owed* (debits that no balance covered). They are claims of different people: a bank that owes Ana 5.00 and
@@ -20,6 +21,7 @@ from distribank.core.heuristics import Heuristic, correction_of
 from distribank.core.ledger import CASH, SUSPENSE, Book, BookEntry, Entry, EntryKind, Ledger, LedgerRow
 from distribank.core.money import format_amount
 from distribank.core.refusals import Code, Refusal
+from distribank.core.restoration import Supplied
 from distribank.core.transfer import Direction, Leg
 from distribank.core.values import dataclass, replace
 
@@ -57,8 +59,9 @@ class Assignment:
         return self.amount if self.direction is Direction.CREDIT else -self.amount
 
 
-Movement = Heuristic | Assignment
-"""What moves the book: a wrong guess whose correction left something there, or an assignment."""
+Movement = Heuristic | Supplied | Assignment
+"""What moves the book: a wrong guess whose correction left something there, what a restored bank could not attribute,
+or an assignment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,18 @@ def amount_of(movement: Movement) -> int:
     """What the book gained by it, in centavos; what an assignment takes out is negative."""
     if isinstance(movement, Assignment):
         return -movement.signed
+    if isinstance(movement, Supplied):
+        return movement.suspense
     return movement.damage.suspense if movement.damage is not None else 0
 
 
 def _opened(movement: Movement) -> list[tuple[Direction, int]]:
     if isinstance(movement, Assignment):
         return [(movement.direction, -movement.amount)]
+    if isinstance(movement, Supplied):
+        unnamed = Direction.CREDIT if movement.unnamed > 0 else Direction.DEBIT
+        accounts = [(account.direction, account.to_suspense) for account in movement.accounts]
+        return [*accounts, (unnamed, abs(movement.unnamed))]
     damage = movement.damage
     return [(account.direction, account.to_suspense) for account in damage.accounts] if damage is not None else []
 

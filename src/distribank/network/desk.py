@@ -56,34 +56,34 @@ async def in_doubt(banks: Sequence[LocalBank]) -> Found:
         items: list[Json] = (await operator.get("/v1/operator/in-doubt")).expect(200)["items"]
         return items
 
-    return await _of_each(banks, ask)
+    return await ask_of_each(banks, ask)
 
 
 async def forced(banks: Sequence[LocalBank]) -> Found:
     """Every outcome that an operator has forced, and what became of it."""
 
     async def ask(operator: Session) -> list[Json]:
-        items, _ = await _whole_list(operator, "/v1/operator/heuristics")
+        items, _ = await whole_list(operator, "/v1/operator/heuristics")
         return items
 
-    return await _of_each(banks, ask)
+    return await ask_of_each(banks, ask)
 
 
 async def suspense(banks: Sequence[LocalBank]) -> Found:
     """What is in suspense, and all that moved it, by bank; a bank that never had any is left out."""
 
     async def ask(operator: Session) -> list[Json]:
-        movements, book = await _whole_list(operator, "/v1/operator/suspense")
+        movements, book = await whole_list(operator, "/v1/operator/suspense")
         sides = {name: book[name] for name in ("balance", "owing", "owed")}
         return [{**sides, "movements": movements}] if movements else []
 
-    return await _of_each(banks, ask)
+    return await ask_of_each(banks, ask)
 
 
 async def assign(bank: LocalBank, order: Json, key: str) -> Json:
     """Assign out of *bank*'s suspense what *order* says, once under *key*: the assignment as the bank has kept it."""
     try:
-        answer = await _post(bank, "/v1/operator/suspense/assignments", order, key)
+        answer = await post(bank, "/v1/operator/suspense/assignments", order, key)
     except Breakage as breakage:
         raise Breakage(f"{breakage}; it may have been done: to say it again and do it once, add --key {key}") from None
     try:
@@ -95,7 +95,7 @@ async def assign(bank: LocalBank, order: Json, key: str) -> Json:
 
 async def inquire(bank: LocalBank, transaction: str) -> Json:
     """Have *bank* ask the others now: the doubt as it stands behind that, ``in_doubt`` false if it is settled."""
-    answer = await _post(bank, f"/v1/operator/in-doubt/{transaction}/inquire", {})
+    answer = await post(bank, f"/v1/operator/in-doubt/{transaction}/inquire", {})
     body: Json = answer.expect(200)
     return body
 
@@ -103,11 +103,11 @@ async def inquire(bank: LocalBank, transaction: str) -> Json:
 async def resolve(bank: LocalBank, transaction: str, decision: str, reason: str) -> Json:
     """Force *decision*, ``commit`` or ``abort``, at *bank* alone: what the bank has recorded of it."""
     order = {"decision": decision, "reason": reason}
-    body: Json = (await _post(bank, f"/v1/operator/in-doubt/{transaction}/resolve", order)).expect()
+    body: Json = (await post(bank, f"/v1/operator/in-doubt/{transaction}/resolve", order)).expect()
     return body
 
 
-async def _whole_list(operator: Session, path: str) -> tuple[list[Json], Json]:
+async def whole_list(operator: Session, path: str) -> tuple[list[Json], Json]:
     """All items of a list that comes in pages, and its first page."""
     first: Json = (await operator.get(path)).expect(200)
     items, cursor = first["items"], first["next_cursor"]
@@ -117,7 +117,7 @@ async def _whole_list(operator: Session, path: str) -> tuple[list[Json], Json]:
     return items, first
 
 
-async def _post(bank: LocalBank, path: str, body: Json, key: str | None = None) -> Answer:
+async def post(bank: LocalBank, path: str, body: Json, key: str | None = None) -> Answer:
     try:
         async with asyncio.timeout(ASK_SECONDS), client_of(bank) as client:
             return await (await client.operator()).post(path, body, key)
@@ -125,7 +125,7 @@ async def _post(bank: LocalBank, path: str, body: Json, key: str | None = None) 
         raise Breakage(f"{bank.name} ({bank.code}) did not answer within {ASK_SECONDS:.0f} s") from None
 
 
-async def _of_each(banks: Sequence[LocalBank], ask: Callable[[Session], Awaitable[list[Json]]]) -> Found:
+async def ask_of_each(banks: Sequence[LocalBank], ask: Callable[[Session], Awaitable[list[Json]]]) -> Found:
     found = Found()
 
     async def of(bank: LocalBank) -> list[Json]:

@@ -38,13 +38,13 @@ def encode_prepare(message: Prepare) -> dict[str, Any]:
         "kind": "prepare",
         "transaction": message.transaction,
         "participants": message.participants,
-        "legs": [_leg(leg) for leg in message.legs],
+        "legs": [leg_fields(leg) for leg in message.legs],
         "flow": message.flow,
         "holder_cpf": message.holder_cpf,
         "end_to_end_id": message.end_to_end_id,
         "description": message.description,
         "ordered_at": format_ms(message.ordered_at),
-        "counterparties": [_party(party) for party in message.counterparties],
+        "counterparties": [party_fields(party) for party in message.counterparties],
         "vote_by": format_ms(message.vote_by),
         "digest": message.digest,
     }
@@ -54,13 +54,13 @@ def decode_prepare(message: dict[str, Any]) -> Prepare | Refused:
     prepare = Prepare(
         read.matching(message, "transaction", read.TRANSACTION),
         read.codes(message, "participants", MAX_LEGS),
-        read.items(message, "legs", _read_leg, 1, MAX_LEGS),
+        read.items(message, "legs", read_leg, 1, MAX_LEGS),
         read.integer(message, "flow", -MAX_LEGS * MAX_AMOUNT, MAX_LEGS * MAX_AMOUNT),
         read.matching(message, "holder_cpf", read.CPF),
         read.matching(message, "end_to_end_id", read.END_TO_END_ID),
         read.optional_text(message, "description", MAX_DESCRIPTION),
         read.time_ms(message, "ordered_at"),
-        read.items(message, "counterparties", _read_party, 0, MAX_LEGS),
+        read.items(message, "counterparties", read_party, 0, MAX_LEGS),
         read.time_ms(message, "vote_by"),
     )
     if read.matching(message, "digest", read.DIGEST) != prepare.digest:
@@ -73,8 +73,8 @@ def encode_commit(message: Commit) -> dict[str, Any]:
         "kind": "commit",
         "transaction": message.transaction,
         "at": str(message.at),
-        "legs": [_leg(leg) for leg in message.legs],
-        "counterparties": [_party(party) for party in message.counterparties],
+        "legs": [leg_fields(leg) for leg in message.legs],
+        "counterparties": [party_fields(party) for party in message.counterparties],
     }
 
 
@@ -82,8 +82,8 @@ def decode_commit(message: dict[str, Any]) -> Commit:
     return Commit(
         read.matching(message, "transaction", read.TRANSACTION),
         read.stamp(message, "at"),
-        read.items(message, "legs", _read_leg, 1, MAX_LEGS),
-        read.items(message, "counterparties", _read_party, 0, MAX_LEGS),
+        read.items(message, "legs", read_leg, 1, MAX_LEGS),
+        read.items(message, "counterparties", read_party, 0, MAX_LEGS),
     )
 
 
@@ -113,7 +113,7 @@ def decode_inquire(message: dict[str, Any]) -> Inquire:
 def encode_answer(answer: Yes | No | Acknowledged | Refused | Outcome) -> dict[str, Any]:
     match answer:
         case Yes(prepared_at, names):
-            return {"answer": "yes", "prepared_at": str(prepared_at), "names": [_party(name) for name in names]}
+            return {"answer": "yes", "prepared_at": str(prepared_at), "names": [party_fields(name) for name in names]}
         case No(because):
             return {"answer": "no", "reason": _reason(because)}
         case Acknowledged(already):
@@ -127,7 +127,7 @@ def encode_answer(answer: Yes | No | Acknowledged | Refused | Outcome) -> dict[s
 
 
 def decode_yes(answer: dict[str, Any]) -> Yes:
-    return Yes(read.stamp(answer, "prepared_at"), read.items(answer, "names", _read_party, 0, MAX_LEGS))
+    return Yes(read.stamp(answer, "prepared_at"), read.items(answer, "names", read_party, 0, MAX_LEGS))
 
 
 def decode_no(answer: dict[str, Any]) -> No:
@@ -150,7 +150,7 @@ def decode_committed(answer: dict[str, Any]) -> Outcome:
 # Parts --------------------------------------------------------------------------------------------------------------
 
 
-def _leg(leg: Leg) -> dict[str, Any]:
+def leg_fields(leg: Leg) -> dict[str, Any]:
     return {
         "leg": leg.number,
         "bank": leg.bank,
@@ -160,7 +160,7 @@ def _leg(leg: Leg) -> dict[str, Any]:
     }
 
 
-def _read_leg(leg: dict[str, Any]) -> Leg:
+def read_leg(leg: dict[str, Any]) -> Leg:
     return Leg(
         read.integer(leg, "leg", 1, MAX_LEGS),
         read.matching(leg, "bank", read.BANK),
@@ -170,11 +170,11 @@ def _read_leg(leg: dict[str, Any]) -> Leg:
     )
 
 
-def _party(party: Counterparty) -> dict[str, Any]:
+def party_fields(party: Counterparty) -> dict[str, Any]:
     return {"leg": party.leg, "bank": party.bank, "direction": party.direction, "name_masked": party.name_masked}
 
 
-def _read_party(party: dict[str, Any]) -> Counterparty:
+def read_party(party: dict[str, Any]) -> Counterparty:
     return Counterparty(
         read.integer(party, "leg", 1, MAX_LEGS),
         read.matching(party, "bank", read.BANK),

@@ -1,6 +1,7 @@
 """What travels between banks: the envelope around a batch, and the table of all kinds of message and their answers.
 
-How each looks, field by field, is told by ``messages`` (the protocol's own) and ``reads`` (what banks look up).
+How each looks, field by field, is told by ``messages`` (the protocol's own), ``reads`` and ``snapshots`` (what banks
+look up) and ``decisions`` (what a restored bank asks for).
 ``docs/wire.md`` is the contract and names every field; a test parses each of its examples through this codec.
 Encoding trusts its caller. Decoding trusts nobody: what is wrong with one message refuses that message, what is
 wrong with the envelope refuses the batch, and nothing that arrives raises anything but ``InvalidBatch``.
@@ -22,6 +23,7 @@ from distribank.core.protocol import (
     ClockRead,
     Commit,
     Cut,
+    Decisions,
     Fate,
     Inquire,
     Log,
@@ -30,13 +32,14 @@ from distribank.core.protocol import (
     Prepare,
     Refused,
     ShowAccounts,
+    ShowDecisions,
     ShowLog,
     Sides,
     Snapshot,
     Violation,
 )
+from distribank.peers import decisions, messages, reads, snapshots
 from distribank.peers import fields as read
-from distribank.peers import messages, reads, snapshots
 from distribank.peers.fields import InvalidField
 
 MAX_BODY: Final = 4 * 1024 * 1024
@@ -110,6 +113,12 @@ _TABLE: Final[dict[str, Kind]] = {
             "refused": messages.decode_refused,
         },
     ),
+    "decisions": Kind(
+        ShowDecisions,
+        decisions.encode_show_decisions,
+        decisions.decode_show_decisions,
+        {"decisions": decisions.decode_decisions, "refused": messages.decode_refused},
+    ),
 }
 """An answer that a kind does not name is none to it: an *acknowledged* to a prepare is no vote."""
 
@@ -164,6 +173,8 @@ def _encode_answer(answer: Answer) -> Fields:
             return snapshots.encode_cut(answer)
         case Sides():
             return snapshots.encode_sides(answer)
+        case Decisions():
+            return decisions.encode_decisions(answer)
         case _:
             return messages.encode_answer(answer)
 

@@ -2,8 +2,9 @@
 
 ``columns``, ``rows``  what SQL keeps, for both engines: the table of kinds, how each is written and read. Sentences and
             columns stand by domain in ``rows_ledger`` (accounts, holds, entries, books), ``rows_transfers``
-            (transactions, records) and ``rows_registry`` (persons, companies, consents, keys, batches, counters);
-            ``rows_queries`` are the lists, ``rows_recount`` the audit.
+            (transactions, records), ``rows_registry`` (persons, companies, consents, keys, batches, counters) and
+            ``rows_restoring`` (what a restore left to be done); ``rows_queries`` are the lists, ``rows_recount`` the
+            audit.
 ``group``   the group commit of those who have their rows to themselves: an overlay of queued rows, one flush for all.
 ``sqlite``  the embedded engine (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
             ``sqlite_collect`` deletes what may be forgotten.
@@ -12,6 +13,7 @@
 ``copying``  a bank's database in another one, of either engine (``postgres_copying``).
 ``marker``  which database is a bank's latest, kept beside its key.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
+``backup``  takes a copy of a running bank's database, and puts one back into service.
 ``recount`` the findings of an audit, in words.
 
 ``open_store`` chooses the engine by a URL. One contract suite (``tests/test_store_contract.py``) runs against all.

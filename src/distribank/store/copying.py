@@ -18,10 +18,10 @@ from typing import Any, Final, Protocol
 import apsw
 
 from distribank.breakages import StoreUnusable
+from distribank.core.clock import MAX_STAMP
 from distribank.ports import Recount
 from distribank.store import sqlite_files
 from distribank.store.columns import Columns
-from distribank.store.rows_recount import add_up, questions
 
 CHUNK: Final = 5_000
 """Rows that are held at a time."""
@@ -63,6 +63,12 @@ COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "idempotency_key": ("owner", "route", "key", "fingerprint", "subject", "created_at", "answered", "refusal"),
     "batch": ("batch_id", "holder_id", "mode", "on_failure", "items", "created_at", "finished_at"),
     "counter": ("name", "value"),
+    "restoration": ("incarnation", "stamp", "taken_at", "restored_at", "without", "told"),
+    "lost_transfer": (
+        *("transaction_id", "begun_at", "participants", "end_to_end_id", "holder_cpf", "description", "ordered_at"),
+        *("vote_by", "counterparties", "parts"),
+    ),
+    "supplied": ("transaction_id", "at", "reason", "accounts", "unnamed", "suspense"),
 }
 """Every table but ``meta``, those that others refer to first."""
 
@@ -133,7 +139,7 @@ class SqliteSource:
             yield chunk
 
     async def recount(self) -> Recount:
-        return _recount(self._reader)
+        return sqlite_files.recount(self._reader, MAX_STAMP)
 
     def close(self) -> None:
         self._reader.close()
@@ -158,15 +164,11 @@ class SqliteTarget:
         self._writer.execute("COMMIT")
 
     async def recount(self) -> Recount:
-        return _recount(self._writer)
+        return sqlite_files.recount(self._writer, MAX_STAMP)
 
     def close(self) -> None:
         self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._writer.close()
-
-
-def _recount(connection: apsw.Connection) -> Recount:
-    return add_up([connection.execute(sentence, bound).fetchall() for sentence, bound in questions(2**63 - 1)])
 
 
 @asynccontextmanager

@@ -35,6 +35,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold, Reservation
 from distribank.core.protocol import Record, Transaction
+from distribank.core.restoration import Lost, Restoration, Supplied
 from distribank.core.suspense import Assignment
 from distribank.locks import Locks
 from distribank.ports import D, Queries, Query, Recount, Row, Unit
@@ -59,6 +60,9 @@ KEY_OF: Final[dict[type, Callable[[Any], Any]]] = {
     Hold: attrgetter("account", "transaction"),
     Holder: attrgetter("cpf"),
     IdempotencyKey: attrgetter("owner", "route", "key"),
+    Lost: attrgetter("transaction"),
+    Restoration: attrgetter("incarnation"),
+    Supplied: attrgetter("transaction"),
     Transaction: attrgetter("id"),
 }
 """The rows that are replaced by key: one part is the key itself, several are a tuple."""

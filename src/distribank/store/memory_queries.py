@@ -1,6 +1,6 @@
 """The named questions of ``ports.Queries`` over rows in dictionaries: select, sort, cut a page.
 
-Slow and plain on purpose: it is what the SQL of ``sqlite_queries`` is compared with by the contract suite.
+Slow and plain on purpose: it is what the SQL of ``rows_queries`` is compared with by the contract suite.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ QUESTIONS: Final[dict[str, Question]] = {
     ),
     Queries.ASSIGNMENTS.name: Question(
         lambda _row, _key: True, attrgetter("assigned_at", "stamp", "assignment_id"), newest_first=True
+    ),
+    Queries.BEGUN_SINCE.name: Question(lambda row, key: row.begun_at >= int(key[0]), attrgetter("begun_at", "id")),
+    Queries.LOST.name: Question(lambda _row, _key: True, attrgetter("begun_at", "transaction"), newest_first=True),
+    Queries.SUPPLIED_IN_SUSPENSE.name: Question(
+        lambda row, _: row.suspense != 0, lambda row: (row.at, 0, row.transaction), newest_first=True
     ),
     Queries.BOOKS.name: Question(lambda _row, _key: True, attrgetter("name")),
 }

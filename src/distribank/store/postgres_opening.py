@@ -23,8 +23,8 @@ from distribank.store.marker import read_marker, write_marker
 
 log = logging.getLogger("distribank.store")
 
-SCHEMA_VERSION: Final = 4
-MIGRATIONS: Final[dict[int, str]] = {}
+SCHEMA_VERSION: Final = 5
+MIGRATIONS: Final[dict[int, str]] = {4: "postgres_from_4_to_5.sql"}
 """From each older schema version to the next: the name of a script beside ``postgres_schema.sql``."""
 
 CONNECT_S: Final = 5.0

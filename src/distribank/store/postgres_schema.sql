@@ -1,4 +1,4 @@
--- One bank's durable memory in PostgreSQL, version 4: the tables of schema.sql, for several processes of one bank at a time
+-- One bank's durable memory in PostgreSQL, version 5: the tables of schema.sql, for several processes of one bank at a time
 -- (tests/test_postgres_schema.py compares the two). What is added, column by column:
 --   account.last_stamp    the greatest stamp of what was written of it: what is decided over it next is stamped later;
 --   transfer.driver, batch.driver    the replica that drives it to its end, or nobody;
@@ -198,6 +198,8 @@ CREATE TABLE transfer (
     CHECK (legs IS NOT NULL OR state = 'aborted')
 );
 
+-- What a bank that was restored from a backup asks its peers for: what began since then.
+CREATE INDEX transfer_by_time ON transfer (begun_at, id);
 CREATE INDEX transfer_unfinished ON transfer (begun_at, id)
     WHERE (state = 'preparing' OR state = 'committing' OR state = 'prepared'
            OR state = 'forced commit' OR state = 'forced abort');
@@ -238,6 +240,46 @@ CREATE TABLE record (
     detail TEXT NOT NULL,
     PRIMARY KEY (transaction_id, stamp, kind)
 );
+
+-- After a restore ------------------------------------------------------------------------------------------------
+
+-- A restore from a backup, by the incarnation that it gave the database: what the backup holds, what is missing, who told.
+CREATE TABLE restoration (
+    incarnation TEXT PRIMARY KEY,
+    stamp BIGINT NOT NULL,
+    taken_at BIGINT NOT NULL,
+    restored_at BIGINT NOT NULL,
+    without TEXT,
+    told TEXT
+);
+
+-- What this bank had coordinated behind the backup, as its participants know it; parts has each one's.
+CREATE TABLE lost_transfer (
+    transaction_id TEXT PRIMARY KEY,
+    begun_at BIGINT NOT NULL,
+    participants TEXT,
+    end_to_end_id TEXT NOT NULL,
+    holder_cpf TEXT NOT NULL,
+    description TEXT,
+    ordered_at BIGINT NOT NULL,
+    vote_by BIGINT NOT NULL,
+    counterparties TEXT,
+    parts TEXT NOT NULL
+);
+
+CREATE INDEX lost_transfer_by_time ON lost_transfer (begun_at, transaction_id);
+
+-- What was posted anew of a transaction that was lost; with a reason, by the operator. What went to suspense is in it.
+CREATE TABLE supplied (
+    transaction_id TEXT PRIMARY KEY,
+    at BIGINT NOT NULL,
+    reason TEXT,
+    accounts TEXT NOT NULL,
+    unnamed BIGINT NOT NULL,
+    suspense BIGINT NOT NULL
+);
+
+CREATE INDEX supplied_in_suspense ON supplied (at, transaction_id) WHERE suspense <> 0;
 
 -- Clients' retries -------------------------------------------------------------------------------------------------
 

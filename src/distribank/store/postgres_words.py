@@ -18,9 +18,11 @@ from distribank.core.batches import Batch
 from distribank.core.holders import Counter, Holder
 from distribank.core.ledger import Book, Company
 from distribank.core.protocol import Transaction
+from distribank.core.restoration import Restoration
 from distribank.store import rows_ledger as ledger
 from distribank.store import rows_recount as recounting
 from distribank.store import rows_registry as registry
+from distribank.store import rows_restoring as restoring
 from distribank.store import rows_transfers as transfers
 from distribank.store.columns import Columns
 from distribank.store.rows import ADD, PUT, READ
@@ -120,6 +122,11 @@ LOCKS: Final[dict[str, Lock]] = {
     "company": Lock(Company, registry.COMPANY + " WHERE cnpj = ANY($1) ORDER BY cnpj FOR UPDATE", registry.company_of),
     "counter": Lock(Counter, registry.COUNTER + " WHERE name = ANY($1) ORDER BY name FOR UPDATE", registry.counter_of),
     "holder": Lock(Holder, registry.PERSON + " WHERE cpf = ANY($1) ORDER BY cpf FOR UPDATE", registry.person_of),
+    "restoration": Lock(
+        Restoration,
+        restoring.RESTORATION + " WHERE incarnation = ANY($1) ORDER BY incarnation FOR UPDATE",
+        restoring.restoration_of,
+    ),
     "transaction": Lock(
         Transaction, transfers.TRANSFER + " WHERE id = ANY($1) ORDER BY id FOR UPDATE", transfers.transfer_of
     ),

@@ -1,6 +1,6 @@
 """The audit's arithmetic that no engine does by itself: what should be reserved, and the recount of rows in memory.
 
-The same findings in the same words, whatever the store: ``sqlite_recount`` asks SQLite for them row by row.
+The same findings in the same words, whatever the store: ``rows_recount`` asks SQL for them row by row.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Rows as SQL keeps them: which sentence writes each kind, which reads it, and what its columns are.
 
 Three tables of kinds and the one function that turns a group into writes by them; sentences and columns themselves
-stand by domain in ``rows_ledger``, ``rows_transfers`` and ``rows_registry``, for both engines, with SQLite's ``?``.
-By hand, because it is the hot path: there is no mapping layer, and where columns are a row's fields as they are,
-``attrgetter`` takes them, named one by one. What is written is read back equal, type for type
+stand by domain in ``rows_ledger``, ``rows_transfers``, ``rows_registry`` and ``rows_restoring``, for both engines, with
+SQLite's ``?``. By hand, because it is the hot path: there is no mapping layer, and where columns are a row's fields as
+they are, ``attrgetter`` takes them, named one by one. What is written is read back equal, type for type
 (``tests/test_store_sqlite.py`` makes up rows of every kind to show it). Nothing here decides when to write.
 """
 
@@ -19,9 +19,11 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
 from distribank.core.protocol import Record, Transaction
+from distribank.core.restoration import Lost, Restoration, Supplied
 from distribank.core.suspense import Assignment
 from distribank.store import rows_ledger as ledger
 from distribank.store import rows_registry as registry
+from distribank.store import rows_restoring as restoring
 from distribank.store import rows_transfers as transfers
 from distribank.store.columns import Columns, Known, Writes
 from distribank.store.group import Group
@@ -37,6 +39,9 @@ PUT: Final[dict[type, tuple[str, Callable[[Any], Columns]]]] = {
     IdempotencyKey: (registry.PUT_KEY, registry.key_columns),
     Batch: (registry.PUT_BATCH, registry.batch_columns),
     Counter: (registry.PUT_COUNTER, registry.counter_columns),
+    Restoration: (restoring.PUT_RESTORATION, restoring.restoration_columns),
+    Lost: (restoring.PUT_LOST, restoring.lost_columns),
+    Supplied: (restoring.PUT_SUPPLIED, restoring.supplied_columns),
 }
 """Rows that are replaced whole; accounts and transactions have ways of their own."""
 
@@ -59,6 +64,9 @@ READ: Final[dict[type, tuple[str, Callable[[Columns], Any]]]] = {
     Hold: (ledger.HOLD + " WHERE account = ? AND transaction_id = ?", ledger.hold_of),
     Holder: (registry.PERSON + " WHERE cpf = ?", registry.person_of),
     IdempotencyKey: (registry.KEY + " WHERE owner = ? AND route = ? AND key = ?", registry.key_of),
+    Lost: (restoring.LOST + " WHERE transaction_id = ?", restoring.lost_of),
+    Restoration: (restoring.RESTORATION + " WHERE incarnation = ?", restoring.restoration_of),
+    Supplied: (restoring.SUPPLIED + " WHERE transaction_id = ?", restoring.supplied_of),
     Transaction: (transfers.TRANSFER + " WHERE id = ?", transfers.transfer_of),
 }
 """How one row is read by its whole key."""

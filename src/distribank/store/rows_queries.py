@@ -28,6 +28,7 @@ from distribank.store.rows_ledger import (
     hold_of,
 )
 from distribank.store.rows_registry import BATCH, CONSENT, PERSON, batch_of, consent_of, person_of
+from distribank.store.rows_restoring import LOST, SUPPLIED, lost_of, supplied_of
 from distribank.store.rows_transfers import (
     HEURISTIC,
     RECORD,
@@ -116,6 +117,24 @@ ASSIGNMENTS: Final = (
      ORDER BY assigned_at DESC, stamp DESC, assignment_id DESC LIMIT ?4
 """
 )
+BEGUN_SINCE: Final = (
+    TRANSFER
+    + """
+     WHERE begun_at >= CAST(?1 AS INTEGER) AND (begun_at, id) > (?2, ?3) ORDER BY begun_at, id LIMIT ?4
+"""
+)
+LOST_TRANSFERS: Final = (
+    LOST
+    + """
+     WHERE (begun_at, transaction_id) < (?1, ?2) ORDER BY begun_at DESC, transaction_id DESC LIMIT ?3
+"""
+)
+SUPPLIED_IN_SUSPENSE: Final = (
+    SUPPLIED
+    + """
+     WHERE suspense <> 0 AND (at, 0, transaction_id) < (?1, ?2, ?3) ORDER BY at DESC, transaction_id DESC LIMIT ?4
+"""
+)
 BOOKS: Final = BOOK + " WHERE name > ?1 ORDER BY name LIMIT ?2"
 
 QUESTIONS: Final[dict[str, Question]] = {
@@ -134,6 +153,9 @@ QUESTIONS: Final[dict[str, Question]] = {
     Queries.HEURISTICS.name: Question(HEURISTICS, heuristic_of, (LAST, "")),
     Queries.SUSPENDED.name: Question(SUSPENDED, heuristic_of, (LAST, 0, "")),
     Queries.ASSIGNMENTS.name: Question(ASSIGNMENTS, assignment_of, (LAST, 0, "")),
+    Queries.BEGUN_SINCE.name: Question(BEGUN_SINCE, transfer_of, (-1, "")),
+    Queries.LOST.name: Question(LOST_TRANSFERS, lost_of, (LAST, "")),
+    Queries.SUPPLIED_IN_SUSPENSE.name: Question(SUPPLIED_IN_SUSPENSE, supplied_of, (LAST, 0, "")),
     Queries.BOOKS.name: Question(BOOKS, book_of, ("",)),
 }
 

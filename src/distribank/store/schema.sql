@@ -1,4 +1,4 @@
--- One bank's durable memory, version 4. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
+-- One bank's durable memory, version 5. Amounts are integers of centavos, *_at are milliseconds since 1970 (UTC), stamps are
 -- hybrid logical clock values (48 bits of milliseconds, 16 of counter). Times of holds (prepared_at, resolved_at) and
 -- a transfer's prepared_at and commit_at are stamps. JSON stands only where a tuple is nested in a row and never searched.
 -- The CHECKs are a second line of defence: the rules are kept by distribank.core, and a row that breaks one stops the bank.
@@ -6,7 +6,7 @@
 -- by row, which cost three times what the rows themselves do (127 to 36 microseconds of CPU per transfer).
 
 PRAGMA application_id = 1145196107; -- "DBNK"
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 
 -- Exactly one row: whose database this is. last_stamp is the greatest stamp ever written here.
 CREATE TABLE meta (
@@ -188,6 +188,8 @@ CREATE TABLE transfer (
     CHECK (legs IS NOT NULL OR state = 'aborted')
 ) STRICT;
 
+-- What a bank that was restored from a backup asks its peers for: what began since then.
+CREATE INDEX transfer_by_time ON transfer (begun_at, id);
 CREATE INDEX transfer_unfinished ON transfer (begun_at, id)
     WHERE (state = 'preparing' OR state = 'committing' OR state = 'prepared'
            OR state = 'forced commit' OR state = 'forced abort');
@@ -209,6 +211,44 @@ CREATE TABLE heuristic (
 
 CREATE INDEX heuristic_by_time ON heuristic (decided_at, transaction_id);
 CREATE INDEX heuristic_damaging ON heuristic (truth_at, transaction_id) WHERE damage IS NOT NULL;
+
+-- A restore from a backup, by the incarnation that it gave the database: what the backup holds, what is missing, who told.
+CREATE TABLE restoration (
+    incarnation TEXT PRIMARY KEY,
+    stamp INTEGER NOT NULL,
+    taken_at INTEGER NOT NULL,
+    restored_at INTEGER NOT NULL,
+    without TEXT,
+    told TEXT
+) STRICT, WITHOUT ROWID;
+
+-- What this bank had coordinated behind the backup, as its participants know it; parts has each one's.
+CREATE TABLE lost_transfer (
+    transaction_id TEXT PRIMARY KEY,
+    begun_at INTEGER NOT NULL,
+    participants TEXT,
+    end_to_end_id TEXT NOT NULL,
+    holder_cpf TEXT NOT NULL,
+    description TEXT,
+    ordered_at INTEGER NOT NULL,
+    vote_by INTEGER NOT NULL,
+    counterparties TEXT,
+    parts TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX lost_transfer_by_time ON lost_transfer (begun_at, transaction_id);
+
+-- What was posted anew of a transaction that was lost; with a reason, by the operator. What went to suspense is in it.
+CREATE TABLE supplied (
+    transaction_id TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    reason TEXT,
+    accounts TEXT NOT NULL,
+    unnamed INTEGER NOT NULL,
+    suspense INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX supplied_in_suspense ON supplied (at, transaction_id) WHERE suspense <> 0;
 
 -- In whose list a transfer stands: an account of this bank, or the holder who ordered it.
 CREATE TABLE transfer_subject (

@@ -28,7 +28,6 @@ from distribank.store import sqlite_files
 from distribank.store.group import Group, GroupCommit
 from distribank.store.rows import READ, writes_of
 from distribank.store.rows_queries import QUESTIONS, parameters_of
-from distribank.store.rows_recount import add_up, questions
 from distribank.store.sqlite_collect import sweep_up
 
 R = TypeVar("R")
@@ -131,7 +130,7 @@ class SqliteStore(GroupCommit):
             try:
                 reader.execute("PRAGMA temp_store = FILE")
                 reader.execute("BEGIN")
-                return add_up([reader.execute(sentence, bound).fetchall() for sentence, bound in questions(at)])
+                return sqlite_files.recount(reader, at)
             finally:
                 reader.close()
         except apsw.Error as error:
@@ -194,6 +193,8 @@ class SqliteStore(GroupCommit):
             self._reader.close(force=True)
             if self._broken is None:
                 self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            pass  # somebody reads, such as a backup: the next start copies what is left in the log
         except apsw.Error as error:
             self._break(error)  # what was acknowledged is in the log, and the next process reads it there
             raise self._lost() from error

@@ -19,17 +19,23 @@ from typing import Any, Final
 import apsw
 
 from distribank.breakages import StoreInUse, StoreUnusable
-from distribank.ports import Chance
+from distribank.ports import Chance, Recount
 from distribank.store.marker import read_marker, write_marker
+from distribank.store.rows_recount import add_up, questions
 
 log = logging.getLogger("distribank.store")
 
 APPLICATION_ID: Final = 0x44424E4B
 """``DBNK``: what SQLite's header says of a database that is ours."""
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
-MIGRATIONS: Final[dict[int, str]] = {1: "from_1_to_2.sql", 2: "from_2_to_3.sql", 3: "from_3_to_4.sql"}
+MIGRATIONS: Final[dict[int, str]] = {
+    1: "from_1_to_2.sql",
+    2: "from_2_to_3.sql",
+    3: "from_3_to_4.sql",
+    4: "from_4_to_5.sql",
+}
 """From each older schema version to the next: the name of a script beside ``schema.sql``, which sets user_version."""
 
 BUSY_MS: Final = 5_000
@@ -37,6 +43,7 @@ BUSY_MS: Final = 5_000
 INSERT_META: Final = "INSERT INTO meta (one, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, ?, ?, ?, 0)"
 META: Final = "SELECT bank, incarnation, reaches_back_to, last_stamp FROM meta"
 TABLES: Final = "SELECT count(*) FROM sqlite_schema"
+BACKUP_TABLES: Final = "SELECT count(*) FROM sqlite_schema WHERE name = 'backup'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,9 @@ def open_writer(path: Path, vfs: str | None) -> apsw.Connection:
         raise StoreUnusable(f"cannot open {path}: {error}") from error
     try:
         _set_up_writer(writer)
+    except apsw.BusyError as error:
+        writer.close()
+        raise StoreUnusable(f"{path} is being read, by a backup perhaps: start the bank once that has ended") from error
     except apsw.Error as error:
         writer.close()
         raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
@@ -142,9 +152,14 @@ def identify(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_m
     try:
         if _is_empty(writer):
             return _create(writer, path, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
-        _check_version(writer, path)
-        _migrate(writer)
-        identity = _read_identity(writer)
+        check_version(writer, path)
+        if is_backup(writer):
+            raise StoreUnusable(
+                f"{path} is a backup, and its bank's peers have gone on since: `distribank restore --from` makes a "
+                "database of it"
+            )
+        migrate(writer)
+        identity = read_identity(writer)
     except apsw.Error as error:
         raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
     if identity.bank != bank:
@@ -153,7 +168,8 @@ def identify(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_m
     return identity
 
 
-def _read_identity(writer: apsw.Connection) -> Identity:
+def read_identity(writer: apsw.Connection) -> Identity:
+    """Whose database it says that it is."""
     columns: list[tuple[Any, ...]] = writer.execute(META).fetchall()
     if not columns:
         raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
@@ -176,15 +192,13 @@ def _create(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_ms
             marker,
             path,
         )
-        write_marker(
-            marker, incarnation, str(path.absolute())
-        )  # first: a database that the marker does not name would be refused
+        # first: a database that the marker does not name would be refused
+        write_marker(marker, incarnation, str(path.absolute()))
     identity = Identity(bank, incarnation, reaches_back_to, 0)
     make(writer, identity)
     if not lost:
-        write_marker(
-            marker, incarnation, str(path.absolute())
-        )  # second: a bank that never had a database has lost nothing
+        # second: a bank that never had a database has lost nothing
+        write_marker(marker, incarnation, str(path.absolute()))
     return identity
 
 
@@ -196,7 +210,18 @@ def make(writer: apsw.Connection, identity: Identity) -> None:
     writer.execute("COMMIT")
 
 
-def _check_version(writer: apsw.Connection, path: Path) -> None:
+def recount(connection: apsw.Connection, at: int) -> Recount:
+    """Every entry added up anew, on the picture that *connection* has."""
+    return add_up([connection.execute(sentence, bound).fetchall() for sentence, bound in questions(at)])
+
+
+def is_backup(connection: apsw.Connection) -> bool:
+    """Whether it is the copy that ``store.backup`` makes."""
+    return connection.execute(BACKUP_TABLES).fetchall() == [(1,)]
+
+
+def check_version(writer: apsw.Connection, path: Path) -> None:
+    """Refuse what this program did not write, or what a newer version of it did."""
     if writer.execute("PRAGMA application_id").fetchall() != [(APPLICATION_ID,)]:
         raise StoreUnusable(f"{path} is a database of another program; correct DISTRIBANK_DATABASE_URL")
     version = _version(writer)
@@ -207,7 +232,7 @@ def _check_version(writer: apsw.Connection, path: Path) -> None:
         )
 
 
-def _migrate(writer: apsw.Connection) -> None:
+def migrate(writer: apsw.Connection) -> None:
     """Bring an older schema to this version, each step in one atomic write."""
     while (version := _version(writer)) < SCHEMA_VERSION:
         writer.execute("BEGIN IMMEDIATE")

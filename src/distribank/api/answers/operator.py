@@ -16,6 +16,7 @@ from distribank.core.clock import wall_of
 from distribank.core.ledger import CASH, SUSPENSE, Book, position_book
 from distribank.core.money import format_amount
 from distribank.core.protocol import IN_DOUBT, coordinator_of
+from distribank.core.restoration import Supplied
 from distribank.moments import format_ms
 from distribank.ports import Recount
 
@@ -137,13 +138,13 @@ def heuristic(row: heuristics.Heuristic) -> Json:
 
 def _damage(damage: heuristics.Damage) -> Json:
     return {
-        "accounts": [_account_damage(account) for account in damage.accounts],
+        "accounts": [account_damage(account) for account in damage.accounts],
         "position": {"bank": damage.bank, "amount": format_amount(damage.position)},
         "suspense": format_amount(damage.suspense),
     }
 
 
-def _account_damage(account: heuristics.AccountDamage) -> Json:
+def account_damage(account: heuristics.AccountDamage) -> Json:
     return {
         "account": account.account,
         "direction": account.direction.value,
@@ -183,15 +184,15 @@ def assignment(row: suspense_book.Assignment) -> Json:
 
 
 class Movement(Answer):
-    """What was left in suspense by a wrong guess, or taken out of it by an operator."""
+    """What was left in suspense by a wrong guess, or by a restore from a backup; or taken out of it by an operator."""
 
     at: Time
     amount: SignedMoney = Field(description="What the book gained, in BRL; positive: this bank came to owe it.")
-    kind: Literal["correction", "assignment"]
+    kind: Literal["correction", "restoration", "assignment"]
     transaction: str | None = Field(description="The transaction that it belongs to, where that is known.")
     transfer_id: str | None = Field(description="The same, under the name that holders know it by.")
     wanted_by: list[AccountDamage] | None = Field(
-        description="Of a correction: the accounts whose part is, or was, in suspense."
+        description="Of a correction or a restoration: the accounts whose part is, or was, in suspense."
     )
     assignment: Assignment | None = Field(description="Of an assignment: where it went, and why.")
 
@@ -206,9 +207,13 @@ def movement(row: suspense_book.Movement) -> Json:
     if isinstance(row, suspense_book.Assignment):
         at = format_ms(row.assigned_at)
         return {"at": at, "kind": "assignment", **shared, "wanted_by": None, "assignment": assignment(row)}
+    if isinstance(row, Supplied):
+        wanted_by = [account_damage(account) for account in row.accounts if account.to_suspense]
+        at = format_ms(row.at)
+        return {"at": at, "kind": "restoration", **shared, "wanted_by": wanted_by, "assignment": None}
     assert row.damage is not None, f"the guess at {row.transaction} left nothing in suspense"
     assert row.truth_at is not None
-    wanted_by = [_account_damage(account) for account in row.damage.accounts if account.to_suspense]
+    wanted_by = [account_damage(account) for account in row.damage.accounts if account.to_suspense]
     return {
         "at": format_ms(row.truth_at),
         "kind": "correction",
