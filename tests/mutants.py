@@ -963,10 +963,10 @@ MUTANTS: Final = (
         "an fsync error is an abort",
         "the holder hears aborted, the log says committed",
         "distribank.bank.coordinating",
-        "            _fail(drive, lost)\n        finally",
+        "            _fail(drive, lost)\n        except StoreAway",
         "            drive.transaction = coordinator.replace(drive.transaction, state=State.ABORTED)\n"
         "            drive.decided.done() or drive.decided.set_result(None)\n"
-        "        finally",
+        "        except StoreAway",
         "tests/test_adversity.py::test_a_crash_at_any_turn_leaves_one_transfer_under_its_key[6-the coordinator]",
     ),
     Mutant(
@@ -1125,8 +1125,8 @@ MUTANTS: Final = (
         "recovery takes up what is being driven",
         "one transfer is decided twice",
         "distribank.recovery",
-        "        if self._bank.coordinating.drives(known.id):\n            return\n",
-        "",
+        "        if self._bank.coordinating.drives(known.id):\n            return\n        self._due",
+        "        self._due",
         "tests/test_adversity.py::"
         "test_an_operators_question_about_a_transfer_that_is_being_driven_decides_nothing[with a leg here]",
     ),

@@ -22,6 +22,7 @@ from distribank.store import backup
 from distribank.store.backup import Backup, Report, Restored
 
 DAY_MS: Final = 86_400_000
+POSTGRES: Final = "postgresql://"
 
 NEXT: Final = {
     "not_settleable": "`restoration` lists what each bank says of it",
@@ -37,6 +38,10 @@ Json = dict[str, Any]
 def take(env_file: Path, to: Path, report: Report) -> Backup:
     """Back up the bank of *env_file* to *to*; see ``store.backup.take``."""
     settings = Settings.load(env_file)
+    if settings.database_url.startswith(POSTGRES):
+        from distribank.store import postgres_backup  # here: its driver comes with an extra
+
+        return postgres_backup.take(settings.database_url, to.absolute(), settings.bank_code, _now_ms(), report)
     return backup.take(_database(settings), to.absolute(), settings.bank_code, _now_ms(), report)
 
 
@@ -47,10 +52,27 @@ def put_back(env_file: Path, source: Path, without: Sequence[str], report: Repor
     for bank in without:
         if bank not in peers:
             raise Misconfigured(f"--without {bank}: the network file names no such other bank ({', '.join(peers)})")
+    marker = settings.private_key_file.with_suffix(".incarnation")
+    if settings.database_url.startswith(POSTGRES):
+        from distribank.store import postgres_backup  # here: its driver comes with an extra
+
+        restoration = postgres_backup.put_back(
+            source.absolute(),
+            settings.database_url,
+            marker,
+            settings.bank_code,
+            peers,
+            without,
+            settings.retention_days * DAY_MS,
+            _now_ms(),
+            random.SystemRandom(),
+            report,
+        )
+        return Restored(restoration, Path("PostgreSQL"), None)
     return backup.put_back(
         source.absolute(),
         _database(settings),
-        settings.private_key_file.with_suffix(".incarnation"),
+        marker,
         settings.bank_code,
         peers,
         without,
@@ -62,8 +84,6 @@ def put_back(env_file: Path, source: Path, without: Sequence[str], report: Repor
 
 
 def _database(settings: Settings) -> Path:
-    if not settings.database_url.startswith(SQLITE):
-        raise Misconfigured("this version backs up and restores SQLite databases only")
     return Path(settings.database_url.removeprefix(SQLITE))
 
 

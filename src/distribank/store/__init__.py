@@ -13,7 +13,7 @@
 ``copying``  a bank's database in another one, of either engine (``postgres_copying``).
 ``marker``  which database is a bank's latest, kept beside its key.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
-``backup``  takes a copy of a running bank's database, and puts one back into service.
+``backup``  takes a copy of a running bank's database, and puts one back into service (``postgres_backup``).
 ``recount`` the findings of an audit, in words.
 
 ``open_store`` chooses the engine by a URL. One contract suite (``tests/test_store_contract.py``) runs against all.

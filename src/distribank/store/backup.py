@@ -90,13 +90,13 @@ def take(database: Path, target: Path, bank: str, now_ms: int, report: Report) -
     """
     if not database.is_file():
         raise StoreUnusable(f"there is no database at {database}; check the bank's database setting")
-    _check_free(target)
+    check_free(target)
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with _tidied(draft), _translated(database):
+    with tidied(draft), _translated(database):
         _make_private(draft)
         _copy(database, draft, bank, now_ms, report)
         made = examine(draft, bank, report)
-        _publish(draft, target)
+        publish(draft, target)
     return replace(made, path=target)
 
 
@@ -186,10 +186,9 @@ def put_back(
     try:
         draft = database.with_name(f".{database.name}.restoring")
         draft.unlink(missing_ok=True)
-        with _tidied(draft), _translated(backup):
-            _make_private(draft)
-            _copy_backup(backup, draft, bank, report)
-            restoration = _renew(draft, peers, without, retention_ms, now_ms, f"{chance.getrandbits(128):032x}")
+        with tidied(draft), _translated(backup):
+            incarnation = f"{chance.getrandbits(128):032x}"
+            restoration, _ = renewed(backup, draft, bank, peers, without, retention_ms, now_ms, incarnation, report)
             _flush(draft)
             report("putting it in place", None)
             # Before anything is moved: in whatever order a crash leaves the files, the old ones are then not served.
@@ -200,6 +199,26 @@ def put_back(
         return Restored(restoration, database, aside)
     finally:
         os.close(held)
+
+
+def renewed(
+    backup: Path,
+    draft: Path,
+    bank: str,
+    peers: Collection[str],
+    without: Collection[str],
+    retention_ms: int,
+    now_ms: int,
+    incarnation: str,
+    report: Report,
+) -> tuple[Restoration, str]:
+    """*backup*, in *draft*, as a database of its own; with it, the incarnation of the one that it was taken of."""
+    _make_private(draft)
+    _copy_backup(backup, draft, bank, report)
+    writer = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READONLY)
+    before = sqlite_files.read_identity(writer).incarnation
+    writer.close()
+    return _renew(draft, peers, without, retention_ms, now_ms, incarnation), before
 
 
 def _copy_backup(backup: Path, draft: Path, bank: str, report: Report) -> None:
@@ -270,7 +289,7 @@ def _set_aside(database: Path, now_ms: int) -> Path | None:
 # What is refused --------------------------------------------------------------------------------------------------
 
 
-def _check_free(target: Path) -> None:
+def check_free(target: Path) -> None:
     if target.exists():
         raise StoreUnusable(f"{target} is there already, and a backup never replaces anything: name another file")
     if not target.parent.is_dir():
@@ -333,7 +352,7 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _tidied(draft: Path) -> Iterator[None]:
+def tidied(draft: Path) -> Iterator[None]:
     """Nothing of *draft* is left behind."""
     try:
         yield
@@ -347,7 +366,7 @@ def _make_private(draft: Path) -> None:
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _publish(draft: Path, target: Path) -> None:
+def publish(draft: Path, target: Path) -> None:
     """Give a whole file its name, durably; one that somebody else has put there meanwhile stays."""
     _flush(draft)
     try:

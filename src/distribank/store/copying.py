@@ -98,23 +98,28 @@ class Source(Protocol):
 class Target(Protocol):
     """A database that is made, and has nothing yet."""
 
-    async def begin(self, identity: Identity) -> None: ...
+    async def begin(self, identity: Identity, *earlier: str) -> None: ...
     async def add(self, table: str, rows: list[Columns]) -> None: ...
     async def recount(self) -> Recount: ...
 
 
-async def copy(source: Source, target: Target, told: Told) -> Recount:
-    """Everything of *source* in *target*; ``StoreUnusable`` unless both, added up anew, are the same without a finding.
-
-    Where this is cut short, *source* is as it was, and what is in *target* is of no use.
-    """
-    await target.begin(source.identity)
+async def carry(source: Source, target: Target, told: Told, *earlier: str) -> None:
+    """Every row of *source* in *target*, whose incarnation follows those that are *earlier*."""
+    await target.begin(source.identity, *earlier)
     done = 0
     for table in COLUMNS:
         async for chunk in source.rows(table):
             await target.add(table, chunk)
             done += len(chunk)
             told(table, done)
+
+
+async def copy(source: Source, target: Target, told: Told) -> Recount:
+    """The same; ``StoreUnusable`` unless both, added up anew, are the same without a finding.
+
+    Where this is cut short, *source* is as it was, and what is in *target* is of no use.
+    """
+    await carry(source, target, told)
     before, after = await source.recount(), await target.recount()
     if before != after:
         raise StoreUnusable("the copy does not add up to what the original does; the original is still the bank's")
@@ -153,7 +158,7 @@ class SqliteTarget:
             raise StoreUnusable(f"{path} is there already; name another file, or move this one away")
         self._writer = sqlite_files.open_writer(path, None)
 
-    async def begin(self, identity: Identity) -> None:
+    async def begin(self, identity: Identity, *_earlier: str) -> None:
         sqlite_files.make(self._writer, identity)
         self._writer.execute(SAVE_LAST_STAMP, (identity.last_stamp,))
 
@@ -173,7 +178,7 @@ class SqliteTarget:
 
 @asynccontextmanager
 async def opened(url: str, *, as_target: bool) -> AsyncIterator[Any]:
-    """The database at *url* as a ``Source`` that nobody serves from, or a ``Target``."""
+    """The database at *url* as a ``Source`` that nobody serves from, or a ``Target`` that is empty."""
     if url.startswith("postgresql://"):
         from distribank.store import postgres_copying  # here: its driver comes with an extra
 

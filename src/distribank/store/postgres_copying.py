@@ -44,11 +44,12 @@ class PostgresTarget:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def begin(self, identity: Identity) -> None:
+    async def begin(self, identity: Identity, *earlier: str) -> None:
         if await self._connection.fetchval(words.TABLES):
             raise StoreUnusable("the database has tables already; give the bank an empty one")
         await opening.make(self._connection, identity.bank, identity.incarnation, identity.reaches_back_to)
         await self._connection.execute(words.RAISE_FLOOR, identity.last_stamp)
+        await self._connection.execute(words.SET_EARLIER, " ".join(dict.fromkeys(earlier)))
 
     async def add(self, table: str, rows: list[Columns]) -> None:
         await self._connection.copy_records_to_table(table, records=rows, columns=COLUMNS[table], timeout=LONG_S)
@@ -58,8 +59,11 @@ class PostgresTarget:
 
 
 @asynccontextmanager
-async def opened(url: str, *, as_target: bool) -> AsyncIterator[PostgresSource | PostgresTarget]:
-    """The database at *url*, within one transaction that ends with the block."""
+async def opened(url: str, *, as_target: bool, while_it_runs: bool = False) -> AsyncIterator[Any]:
+    """The database at *url* as one of the two, within one transaction that ends with the block.
+
+    Only a backup reads a bank's *while it runs*.
+    """
     try:
         connection = await asyncpg.connect(**opening.settings_of(url))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -73,7 +77,7 @@ async def opened(url: str, *, as_target: bool) -> AsyncIterator[PostgresSource |
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             if not await connection.fetchval(words.HAS_META):
                 raise StoreUnusable(f"the database at {opening.place_of(url)} is not a bank's")
-            if await connection.fetchval(ALIVE):
+            if not while_it_runs and await connection.fetchval(ALIVE):
                 raise StoreUnusable("a replica of this bank runs, or did until a moment ago; stop all of them first")
             bank, incarnation, reaches_back_to = await connection.fetchrow(IDENTITY)
             last_stamp = await connection.fetchval(words.GREATEST)

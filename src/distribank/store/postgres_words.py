@@ -222,6 +222,7 @@ META: Final = "SELECT version, bank, incarnation, reaches_back_to, earlier FROM 
 INSERT_META: Final = """
     INSERT INTO meta (one, version, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, $1, $2, $3, $4, 0)
 """
+SET_EARLIER: Final = "UPDATE meta SET earlier = $1 WHERE one = 1"
 SET_VERSION: Final = "UPDATE meta SET version = $1 WHERE one = 1"
 SETTINGS: Final = """
     SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,

@@ -1,0 +1,425 @@
+"""What only a shared store promises: replicas, their leases, fencing, and a server that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import asyncpg
+import pytest
+
+from distribank.breakages import DurabilityLost, StoreAway, StoreUnusable
+from distribank.core.clock import Floor
+from distribank.core.ledger import Account
+from distribank.core.protocol import State, Transaction
+from distribank.core.restoration import Restoration
+from distribank.ports import Unit
+from distribank.store import postgres, postgres_backup, postgres_opening, put
+from distribank.store import postgres_words as words
+from distribank.store.postgres import PostgresStore
+from tests.postgres_server import Server, shared_server
+from tests.stores import (
+    STAMP,
+    OnPostgres,
+    account,
+    batch,
+    deposit,
+    number,
+    record,
+    tombstone,
+    transaction,
+    transaction_id,
+)
+
+FIXTURES = Path(__file__).parent / "fixtures"
+NAMES = [f"account:{number(1)}"]
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[OnPostgres]:
+    made = OnPostgres(tmp_path)
+    yield made
+    await made.leave()
+
+
+@pytest.fixture
+async def two(place: OnPostgres) -> AsyncIterator[list[PostgresStore]]:
+    """Two replicas of one bank."""
+    replicas = [await place.opened(), await place.opened()]
+    yield replicas
+    for replica in replicas:
+        await replica.close()
+
+
+async def pay_in(unit: Unit) -> int:
+    before = await unit.get(Account, number(1))
+    assert before is not None
+    unit.write(deposit(before, 1))
+    return before.posted
+
+
+async def in_database(place: OnPostgres, sentence: str, *bound: Any) -> None:
+    await shared_server().execute(sentence, *bound, database=place.url.rpartition("/")[2])
+
+
+# Replicas ---------------------------------------------------------------------------------------------------------
+
+
+async def test_two_replicas_lose_no_update_of_one_account(two: list[PostgresStore]) -> None:
+    await put(two[0], deposit(account(1), 1))
+    seen = await asyncio.gather(*(two[n % 2].decide(NAMES, pay_in) for n in range(100)))
+    assert sorted(seen) == list(range(1, 101))
+    counted = await two[1].recount()
+    assert (counted.customers, counted.findings) == (101, [])
+
+
+async def test_a_vote_and_a_tombstone_at_two_replicas_at_once_are_one_of_the_two(two: list[PostgresStore]) -> None:
+    """Tombstone and vote share one unique key: whoever comes second finds what the first wrote, and runs again."""
+    for serial in range(10):
+        first = tombstone(serial)
+        second = replace(first, digest="other")
+
+        async def put_if_missing(unit: Unit, row: Transaction) -> Transaction:
+            known = await unit.get(Transaction, row.id)
+            if known is not None:
+                return known
+            unit.write([row])
+            return row
+
+        told = await asyncio.gather(
+            two[0].decide([f"transaction:{first.id}"], lambda unit, row=first: put_if_missing(unit, row)),
+            two[1].decide([f"transaction:{first.id}"], lambda unit, row=second: put_if_missing(unit, row)),
+        )
+        assert told[0] == told[1] == await two[0].get(Transaction, first.id)
+
+
+async def test_what_one_replica_decides_is_stamped_behind_what_another_has_written_of_the_same_account(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], [*deposit(account(1), 1), record(transaction_id(1), 500)])
+
+    async def look(unit: Unit) -> int:
+        return unit.floor
+
+    assert await two[1].decide(NAMES, look) >= STAMP + 500
+    assert await two[1].greatest_stamp() == STAMP + 500
+
+
+async def test_what_one_replica_decides_is_stamped_behind_a_floor_that_another_has_raised(
+    two: list[PostgresStore],
+) -> None:
+    async def raise_floor(unit: Unit) -> None:
+        unit.write([Floor(STAMP + 900)])
+
+    async def look(unit: Unit) -> int:
+        return unit.floor
+
+    await two[0].decide(["clock"], raise_floor)
+    assert await two[1].decide([], look) == STAMP + 900
+
+
+async def test_whoever_raises_the_floor_waits_for_the_decisions_under_way(two: list[PostgresStore]) -> None:
+    deciding, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(unit: Unit) -> None:
+        deciding.set()
+        await go_on.wait()
+        unit.write([record(transaction_id(1), 1)])
+
+    async def raise_floor(unit: Unit) -> None:
+        unit.write([Floor(STAMP + 2)])
+
+    under_way = asyncio.ensure_future(two[0].decide([], slowly))
+    await deciding.wait()
+    raising = asyncio.ensure_future(two[1].decide(["clock"], raise_floor))
+    await asyncio.sleep(0.3)
+    assert not raising.done()
+    go_on.set()
+    await asyncio.gather(under_way, raising)
+
+
+# Leases and fencing -----------------------------------------------------------------------------------------------
+
+
+async def test_what_a_living_replica_drives_is_not_claimed_and_what_a_buried_one_drove_is(
+    place: OnPostgres, two: list[PostgresStore]
+) -> None:
+    await put(two[0], [transaction(1), transaction(2, State.COMMITTING), transaction(3, State.ENDED)])
+    assert await two[1].claim(10) == []
+    await in_database(place, words.LEAVE, two[0].replica)
+    assert [row.id for row in await two[1].claim(10)] == [transaction_id(1), transaction_id(2)]
+    assert await two[1].claim(10) == []
+
+
+async def test_a_replica_that_closes_leaves_what_it_drives_to_the_others_at_once(two: list[PostgresStore]) -> None:
+    await put(two[0], [transaction(1)])
+    await two[0].close()
+    assert [row.id for row in await two[1].claim(10)] == [transaction_id(1)]
+
+
+async def test_a_buried_replica_writes_nothing_more_and_stops(place: OnPostgres, two: list[PostgresStore]) -> None:
+    await put(two[0], deposit(account(1), 1))
+    await in_database(place, words.LEAVE, two[0].replica)
+    with pytest.raises(DurabilityLost, match="another replica has taken over"):
+        await two[0].decide(NAMES, pay_in)
+    assert len(place.broken) == 1
+    with pytest.raises(DurabilityLost):
+        await two[0].get(Account, number(1))
+    found = await two[1].get(Account, number(1))
+    assert found is not None
+    assert found.posted == 1
+
+
+async def test_an_idle_replica_stays_alive_and_a_silent_one_is_buried_after_its_lease(
+    place: OnPostgres, two: list[PostgresStore]
+) -> None:
+    await put(two[0], [transaction(1)])
+    two[0]._tasks[1].cancel()  # it says no more that it is alive
+    begun = asyncio.get_running_loop().time()
+    while not await two[1].claim(10):
+        await asyncio.sleep(0.2)
+        assert asyncio.get_running_loop().time() - begun < postgres.LEASE_S + 5
+    assert asyncio.get_running_loop().time() - begun > postgres.LEASE_S - postgres.BEAT_S - 0.5
+    await put(two[1], [record(transaction_id(1), 1)])  # whoever went on saying so is alive
+
+
+# A connection that is lost ----------------------------------------------------------------------------------------
+
+
+class Cut(PostgresStore):
+    """A replica whose connection is cut right behind a COMMIT that it has sent, as often as it is told."""
+
+    cuts = 0
+
+    async def _connected(self) -> Any:
+        connection = await super()._connected()
+        return Cutting(connection, self) if self.cuts else connection
+
+
+class Cutting:
+    def __init__(self, connection: Any, store: Cut) -> None:
+        self._connection = connection
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute(self, sentence: str, *bound: Any) -> Any:
+        said = await self._connection.execute(sentence, *bound)
+        if sentence == "COMMIT":
+            self._store.cuts -= 1
+            self._connection.terminate()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        return said
+
+
+async def test_a_commit_that_nobody_heard_of_is_settled_by_writing_and_done_once(place: OnPostgres) -> None:
+    await (await place.opened()).close()
+    store = await Cut.open(place.url, bank="00000001", marker=place.marker, now_ms=1)
+    assert isinstance(store, Cut)
+    runs: list[int] = []
+
+    async def begin(unit: Unit) -> bool:
+        runs.append(1)
+        if await unit.get(Transaction, transaction_id(1)) is not None:
+            return False
+        unit.write([transaction(1), record(transaction_id(1), 1)])
+        return True
+
+    store.cuts = 2
+    followed: list[bool] = []
+    assert await store.decide([f"transaction:{transaction_id(1)}"], begin, followed.append) is False
+    assert (len(runs), followed) == (3, [False])
+    assert store.cuts == 0
+    await store.close()
+
+
+async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "AWAY_S", 0.5)
+    server = Server(tmp_path / "server").make().start()
+    try:
+        await server.execute("CREATE DATABASE bank")
+        store = await PostgresStore.open(server.url("bank"), bank="00000001", marker=tmp_path / "marker", now_ms=1)
+        await put(store, [transaction(1)])
+        server.kill()
+        with pytest.raises(StoreAway):
+            await put(store, [transaction(2)])
+        with pytest.raises(StoreAway):
+            await store.get(Transaction, transaction_id(1))
+        server.start()
+        monkeypatch.setattr(postgres, "AWAY_S", 30)
+        assert [row.id for row in await store.claim(10)] == [transaction_id(1)]  # all that it drives, once
+        assert await store.claim(10) == []
+        await put(store, [transaction(2)])
+        await store.close()
+    finally:
+        server.stop()
+
+
+# Which database this is -------------------------------------------------------------------------------------------
+
+
+async def test_two_replicas_that_start_at_once_make_one_schema(place: OnPostgres) -> None:
+    place.url = await shared_server().database()
+    stores = await asyncio.gather(*(place.opened() for _ in range(4)))
+    assert len({store.incarnation for store in stores}) == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_another_banks_database_is_refused(place: OnPostgres, tmp_path: Path) -> None:
+    await (await place.opened()).close()
+    with pytest.raises(StoreUnusable, match="belongs to bank 00000001, not to 00000009"):
+        await place.opened(bank="00000009", marker=tmp_path / "other")
+
+
+async def test_a_database_with_other_tables_is_refused(place: OnPostgres) -> None:
+    place.url = await shared_server().database()
+    await in_database(place, "CREATE TABLE something (x int)")
+    with pytest.raises(StoreUnusable, match="tables of another program"):
+        await place.opened()
+
+
+async def test_a_newer_schema_is_refused(place: OnPostgres) -> None:
+    await (await place.opened()).close()
+    await in_database(place, words.SET_VERSION, 99)
+    with pytest.raises(StoreUnusable, match="a newer version of distribank"):
+        await place.opened()
+
+
+async def test_an_old_copy_is_refused_and_a_restored_one_is_followed(place: OnPostgres) -> None:
+    await (await place.opened()).close()
+    await in_database(place, "UPDATE meta SET incarnation = $1", "f" * 32)
+    with pytest.raises(StoreUnusable, match="an old copy has forgotten promises"):
+        await place.opened()
+    named = place.marker.read_text().splitlines()[0]
+    await in_database(place, words.SET_EARLIER, named)
+    store = await place.opened()  # another replica's restore made it
+    assert place.marker.read_text().splitlines()[0] == store.incarnation == "f" * 32
+    await store.close()
+
+
+async def test_a_server_that_does_not_flush_is_refused(tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", fsync="off").make().start()
+    try:
+        with pytest.raises(StoreUnusable, match="fsync = off"):
+            await PostgresStore.open(server.url(), bank="00000001", marker=tmp_path / "marker", now_ms=1)
+    finally:
+        server.stop()
+
+
+async def test_a_server_that_cannot_be_reached_is_named_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable, match=r"127\.0\.0\.1:1/bank") as refused:
+        await PostgresStore.open(
+            "postgresql://bank:secret@127.0.0.1:1/bank", bank="00000001", marker=tmp_path / "m", now_ms=1
+        )
+    assert "secret" not in str(refused.value)
+
+
+OLDER = {4: "postgres_schema_4.sql"}
+
+
+def test_every_released_schema_is_kept_and_leads_to_the_next() -> None:
+    assert OLDER.keys() == postgres_opening.MIGRATIONS.keys() == set(range(4, postgres_opening.SCHEMA_VERSION))
+
+
+@pytest.mark.parametrize("version", OLDER)
+async def test_an_older_database_is_migrated_with_its_data_once(place: OnPostgres, version: int) -> None:
+    place.url = await shared_server().database()
+    await in_database(place, (FIXTURES / OLDER[version]).read_text())
+    await in_database(place, words.INSERT_META, version, "00000001", "a" * 32, 0)
+    await in_database(place, "INSERT INTO counter (name, value) VALUES ('account', 7)")
+    stores = await asyncio.gather(place.opened(), place.opened())
+    assert {store.incarnation for store in stores} == {"a" * 32}
+    await put(stores[0], [*deposit(account(1), 5)])
+    assert (await stores[1].recount()).customers == 5
+    for store in stores:
+        await store.close()
+    fresh = OnPostgres(place.marker.parent / "fresh")
+    fresh.marker.parent.mkdir()
+    await (await fresh.opened()).close()
+    assert await schema_of(place) == await schema_of(fresh)
+    await fresh.leave()
+
+
+async def schema_of(place: OnPostgres) -> list[tuple[Any, ...]]:
+    """Columns and indexes, however they came to be."""
+    database = place.url.rpartition("/")[2]
+    columns = await shared_server().fetch(
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
+        " WHERE table_schema = 'public' ORDER BY 1, 2",
+        database,
+    )
+    indexes = await shared_server().fetch(
+        "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2", database
+    )
+    return [tuple(row) for row in (*columns, *indexes)]
+
+
+def test_a_sentence_with_a_password_in_it_is_never_said() -> None:
+    assert postgres_opening.place_of("postgresql://me:secret@db:5432/bank") == "postgresql://db:5432/bank"
+
+
+# Backups ----------------------------------------------------------------------------------------------------------
+
+
+def quiet(_what: str, _part: float | None) -> None:
+    """Nobody watches."""
+
+
+async def test_a_backup_is_one_picture_of_a_bank_that_runs_and_goes_back_into_an_empty_database(
+    place: OnPostgres, tmp_path: Path
+) -> None:
+    store = await place.opened()
+    await put(store, [*deposit(account(1), 1), transaction(1), batch(1)])
+    stop = asyncio.Event()
+
+    async def pay_on() -> None:
+        while not stop.is_set():
+            await store.decide(NAMES, pay_in)
+
+    async with asyncio.TaskGroup() as group:
+        paying = [group.create_task(pay_on()) for _ in range(4)]
+        made = await asyncio.to_thread(postgres_backup.take, place.url, tmp_path / "backup", "00000001", 5_000, quiet)
+        stop.set()
+    assert len(paying) == 4
+    assert made.findings == []
+    assert 1 <= made.customers == -made.books["cash"] == made.entries
+    incarnation = store.incarnation
+    await store.close()
+    place.url = await shared_server().database()
+    restored = await asyncio.to_thread(
+        postgres_backup.put_back,
+        *(
+            tmp_path / "backup",
+            place.url,
+            place.marker,
+            "00000001",
+            ["00000002"],
+            [],
+            10**9,
+            6_000,
+            SystemRandom(),
+            quiet,
+        ),
+    )
+    store = await place.opened()
+    assert store.incarnation == restored.incarnation != incarnation
+    assert store.reaches_back_to == 6_000
+    counted = await store.recount()
+    assert (counted.customers, counted.findings) == (made.customers, [])
+    assert await store.get(Restoration, store.incarnation) == restored
+    assert [row.id for row in await store.claim(5)] == [transaction_id(1)]
+    assert await store.claim_batches(5) == []
+    await store.close()
+    with pytest.raises(StoreUnusable, match="give the bank an empty one"):
+        await asyncio.to_thread(
+            postgres_backup.put_back,
+            *(tmp_path / "backup", place.url, place.marker, "00000001", [], [], 10**9, 7_000, SystemRandom(), quiet),
+        )
