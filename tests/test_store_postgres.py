@@ -353,11 +353,11 @@ async def schema_of(place: OnPostgres) -> list[tuple[Any, ...]]:
     database = place.url.rpartition("/")[2]
     columns = await shared_server().fetch(
         "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
-        " WHERE table_schema = 'public' ORDER BY 1, 2",
+        " WHERE table_schema = current_schema() ORDER BY 1, 2",
         database,
     )
     indexes = await shared_server().fetch(
-        "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2", database
+        "SELECT tablename, indexname FROM pg_indexes WHERE schemaname = current_schema() ORDER BY 1, 2", database
     )
     return [tuple(row) for row in (*columns, *indexes)]
 
