@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,8 +98,8 @@ class Town:
 
 
 @asynccontextmanager
-async def town(directory: Path) -> AsyncIterator[Town]:
-    """Three banks with a counter at their ports, and people there."""
+async def town(directory: Path, urls: Sequence[str] = ()) -> AsyncIterator[Town]:
+    """Three banks with a counter at their ports, and people there; *urls* are their databases."""
     scripts = directory / "scripts"
     scripts.mkdir(parents=True)
 
@@ -107,7 +107,7 @@ async def town(directory: Path) -> AsyncIterator[Town]:
         return ["--script", str(scripts / bank.code)]
 
     with nursery(directory) as start:
-        async with network_of(directory / "network", 3, env=PATIENT, program=program, start=start) as banks:
+        async with network_of(directory / "network", 3, env=PATIENT, program=program, start=start, urls=urls) as banks:
             yield Town(await People(banks).settle_in(MONEY), scripts)
 
 
@@ -395,10 +395,10 @@ async def enumerate_points(story: Story, town: Town, told: Told) -> None:
     told.points |= set(town.points_of(story.victim))
 
 
-async def tell(name: str, directory: Path) -> Told:
-    """Tell one story in a town of its own, every point once."""
+async def tell(name: str, directory: Path, urls: Sequence[str] = ()) -> Told:
+    """Tell one story in a town of its own, every point once; *urls* are its banks' databases."""
     story, told = STORIES[name](), Told()
-    async with town(directory) as made:
+    async with town(directory, urls) as made:
         await story.prepare(made)
         await enumerate_points(story, made, told)
     missing = [moment for moment in story.moments if not any(moment in point for point in told.points)]

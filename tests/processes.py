@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -134,11 +134,16 @@ async def network_of(
     env: Mapping[str, str] | None = None,
     program: Program | None = None,
     start: Begin | None = None,
+    urls: Sequence[str] = (),
 ) -> AsyncIterator[list[RealBank]]:
     """*banks* bank processes, ready, in *directory*. *env* adds to their environment; *program* replaces
     ``python -m distribank serve`` for a bank (``--env-file FILE`` is appended to it), *start* how it becomes a process.
+    *urls* are their databases, if not those that ``network init`` names.
     """
     made = init(directory, banks, free_base_port(banks))
+    for bank, url in zip(made, urls, strict=False):
+        settings = bank.env_file.read_text().replace("sqlite:///bank.db", url)
+        bank.env_file.write_text(settings)
     network = [RealBank(bank, {**CHEAP, **(env or {})}, program(bank) if program else [], start) for bank in made]
     async with AsyncExitStack() as stack:
         for bank in network:

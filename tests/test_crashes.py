@@ -17,11 +17,13 @@ import pytest
 from distribank.breakages import Breakage
 from tests.crash_points import STORIES, tell
 from tests.load_through_a_fault import measure as through_every_fault
+from tests.postgres_server import shared_server
 from tests.processes import People, RealBank, network_of, until
 from tests.recovery_times import measure
 
 FEWEST = {"a transfer, its coordinator killed": 12, "a batch, its coordinator killed": 18}
 """Points that a story has at least, where they are many: fewer, and it would not have been told to its end."""
+FEWEST_ON_POSTGRESQL = 2
 
 
 @pytest.mark.timeout(600)
@@ -31,6 +33,13 @@ async def test_a_bank_killed_at_any_write_or_message_comes_back_and_everything_e
 ) -> None:
     told = await tell(name, tmp_path)
     assert told.kills >= FEWEST.get(name, 2), told.points
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", STORIES)
+async def test_the_same_on_postgresql(tmp_path: Path, name: str) -> None:
+    told = await tell(name, tmp_path, [await shared_server().database() for _ in range(3)])
+    assert told.kills >= FEWEST_ON_POSTGRESQL, told.points
 
 
 @pytest.mark.timeout(600)

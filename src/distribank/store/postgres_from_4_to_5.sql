@@ -1,5 +1,8 @@
 -- From version 4 to 5: what a bank remembers of a restore from a backup, and an index by which its peers find what it asks
--- them for. Runs in one transaction, which the caller opens and ends; the caller writes the version down.
+-- them for; and where its replicas run. Runs in one transaction, which the caller opens and ends; the caller writes the version down.
+
+ALTER TABLE replica ADD COLUMN place TEXT;
+ALTER TABLE replica ADD COLUMN pid BIGINT;
 
 CREATE INDEX transfer_by_time ON transfer (begun_at, id);
 

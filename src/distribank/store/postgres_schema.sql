@@ -17,12 +17,15 @@ CREATE TABLE meta (
     earlier TEXT NOT NULL DEFAULT ''
 );
 
--- One process that serves this bank. Once buried it writes nothing more, and what it drove is anybody's.
+-- One process that serves this bank. Once buried it writes nothing more, and what it drove is anybody's. place is the
+-- machine on which pid means that process.
 CREATE TABLE replica (
     id TEXT PRIMARY KEY,
     expires_at TIMESTAMPTZ NOT NULL,
     buried BOOLEAN NOT NULL DEFAULT FALSE,
-    last_stamp BIGINT NOT NULL DEFAULT 0
+    last_stamp BIGINT NOT NULL DEFAULT 0,
+    place TEXT,
+    pid BIGINT
 );
 
 -- Persons and their accounts ---------------------------------------------------------------------------------------

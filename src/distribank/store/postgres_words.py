@@ -146,7 +146,11 @@ GATHER_STAMPS: Final = """
     UPDATE meta SET last_stamp = GREATEST(last_stamp, (SELECT coalesce(max(last_stamp), 0) FROM replica)) WHERE one = 1
 """
 FORGET_BURIED: Final = "DELETE FROM replica WHERE buried"
-JOIN: Final = "INSERT INTO replica (id, expires_at) VALUES ($1, clock_timestamp() + CAST($2 AS INTERVAL))"
+JOIN: Final = """
+    INSERT INTO replica (id, expires_at, place, pid)
+    VALUES ($1, clock_timestamp() + CAST($2 AS INTERVAL), $3, $4)
+"""
+NEIGHBOURS: Final = "SELECT id, pid FROM replica WHERE NOT buried AND place = $1"
 ALIVE: Final = """
     UPDATE replica SET expires_at = clock_timestamp() + CAST($3 AS INTERVAL), last_stamp = GREATEST(last_stamp, $2)
      WHERE id = $1 AND NOT buried
