@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 
 from distribank.breakages import Breakage
+from distribank.network.client import AccountRef
 from distribank.network.layout import HOST, LocalBank, init
 from distribank.network.processes import free_base_port, running
 from tests.processes import CHEAP, People, RealBank
@@ -152,6 +153,8 @@ class Payer:
     refused: int = 0
     asked_again: int = 0
     slowest: float = 0.0
+    accounts: tuple[AccountRef, AccountRef] | None = None
+    """From which to which, if not those that everybody has in common."""
 
     async def pay_until(self, stop: asyncio.Event, patience: float = 60.0) -> None:
         number = 0
@@ -161,12 +164,13 @@ class Payer:
 
     async def pay(self, key: str, patience: float) -> None:
         """Pay once, whatever happens to banks meanwhile: the same key again until there is an outcome."""
-        session, accounts = self.people.sessions[self.here], self.people.accounts
+        session = self.people.sessions[self.here]
+        debit, credit = self.accounts or (self.people.accounts[self.here], self.people.accounts[self.there])
         begun = time.monotonic()
         while True:
             assert time.monotonic() - begun < patience, f"nobody says what became of {key}"
             try:
-                answer = await session.pay(accounts[self.here], accounts[self.there], 1, key=key)
+                answer = await session.pay(debit, credit, 1, key=key)
             except Breakage:
                 answer = None
             if answer is not None and answer.status == 201:
