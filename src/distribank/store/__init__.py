@@ -5,6 +5,8 @@
             (transactions, records) and ``rows_registry`` (persons, companies, consents, keys, batches, counters);
             ``rows_queries`` are the lists, ``rows_recount`` the audit.
 ``group``   the group commit of those who have their rows to themselves: an overlay of queued rows, one flush for all.
+``sharing`` what those do who share their rows with other processes: one COMMIT for all that waits, tried again where it
+            met another's or was lost, leases, fencing.
 ``sqlite``  the embedded engine (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
             ``sqlite_collect`` deletes what may be forgotten.
 ``postgres``  the shared engine (through asyncpg), for several processes of one bank; ``postgres_schema.sql`` is its
