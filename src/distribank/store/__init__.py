@@ -13,6 +13,7 @@
             schema, ``postgres_opening`` opens it, ``postgres_words`` has its own sentences and translates the others.
 ``marker``  which database is a bank's latest, kept beside its key.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
+``shared_memory``  the same again for several replicas: a database server of the simulation.
 ``recount`` the findings of an audit, in words.
 
 ``open_store`` chooses the engine by a URL. One contract suite (``tests/test_store_contract.py``) runs against all.

@@ -281,7 +281,7 @@ class PostgresStore(SharedStore):
         taking = words.TAKING[kind]
         async with connection.transaction():
             if bury:
-                await connection.execute(words.BURY)
+                await connection.execute(words.BURY, self.replica)
             found = [columns[0] for columns in await connection.fetch(taking.free, limit)]
             if own:
                 found += [columns[0] for columns in await connection.fetch(taking.own, self.replica)]

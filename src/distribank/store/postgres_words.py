@@ -144,7 +144,7 @@ ALIVE: Final = """
     UPDATE replica SET expires_at = clock_timestamp() + CAST($3 AS INTERVAL), last_stamp = GREATEST(last_stamp, $2)
      WHERE id = $1 AND NOT buried
 """
-BURY: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried AND expires_at < clock_timestamp()"
+BURY: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried AND expires_at < clock_timestamp() AND id <> $1"
 LEAVE: Final = "UPDATE replica SET buried = TRUE WHERE id = $1"
 
 _FREE: Final = """

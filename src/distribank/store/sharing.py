@@ -215,6 +215,8 @@ class SharedStore(ABC):
         self._something = asyncio.Event()
         self._broken: DurabilityLost | None = None
         self._unsure = False
+        self._taking: set[type] = set()
+        """What this replica has asked to be given, and not heard whether it was."""
         self._closing = False
         loop = asyncio.get_running_loop()
         self._heard_at = self._steady_since = loop.time()
@@ -264,7 +266,7 @@ class SharedStore(ABC):
     async def _take(self, connection: Any, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
         """Make this replica the driver of what no living one drives, in one transaction, and read it.
 
-        Those whose lease has run out are buried first where *bury* says so; *own*: all that this one drives comes, too.
+        Others whose lease has run out are buried first where *bury* says so. With *own*, all that this one drives comes, too.
         """
 
     @abstractmethod
@@ -434,8 +436,8 @@ class SharedStore(ABC):
         """Unfinished transactions that no living replica drives: from now on this one's.
 
         Replicas whose lease has run out are buried first, unless this one has been out of the database's reach itself:
-        then so may have been they. Where a decision of this one was given up without knowing what became of it, all
-        that this one drives comes with them, once.
+        then so may have been they. Where a decision of this one was given up without knowing what became of it, or what
+        it was given has not been heard of, all that this one drives comes with them, once.
         """
         unsure, self._unsure = self._unsure, False
         bury = asyncio.get_running_loop().time() - self._steady_since > LEASE_S
@@ -450,8 +452,15 @@ class SharedStore(ABC):
         return await self._claim(Batch, limit, bury=False, own=False)
 
     async def _claim(self, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
+        async def take(connection: Any) -> list[R]:
+            unheard = kind in self._taking
+            self._taking.add(kind)
+            taken = await self._take(connection, kind, limit, bury=bury, own=own or unheard)
+            self._taking.discard(kind)
+            return taken
+
         try:
-            return await self._reading(lambda connection: self._take(connection, kind, limit, bury=bury, own=own))
+            return await self._reading(take)
         except Fenced as fenced:
             self._break(fenced)
             raise self._gone() from fenced
