@@ -384,6 +384,8 @@ class SharedMemoryStore(SharedStore):
         """The process dies: nothing more of it reaches the server, but what had left."""
         self._on_broken = None
         self._broken = self._broken or DurabilityLost("the process died")
+        for task in self._tasks:
+            task.cancel()
         self.server.drop(self.replica)
 
     # What sharing asks of an engine -------------------------------------------------------------------------------

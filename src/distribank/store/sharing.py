@@ -266,7 +266,7 @@ class SharedStore(ABC):
     async def _take(self, connection: Any, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
         """Make this replica the driver of what no living one drives, in one transaction, and read it.
 
-        Others whose lease has run out are buried first where *bury* says so. With *own*, all that this one drives comes, too.
+        Others whose lease has run out are buried first where *bury* says so. With *own*, what it drives comes, too.
         """
 
     @abstractmethod
