@@ -20,7 +20,7 @@ from distribank.core.idempotency import IdempotencyKey, KeyName
 from distribank.core.ledger import Account
 from distribank.core.protocol import State, Transaction
 from distribank.ports import Unit
-from distribank.store import postgres, put, shared_memory, sharing
+from distribank.store import put, sharing
 from distribank.store.sharing import SharedStore
 from tests.stores import (
     STAMP,
@@ -55,8 +55,7 @@ class Bank:
 
 @pytest.fixture(params=["postgres", "shared memory"])
 async def bank(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
-    for module in (sharing, postgres, shared_memory):
-        monkeypatch.setattr(module, "LEASE_S", LEASE_S)
+    monkeypatch.setattr(sharing, "LEASE_S", LEASE_S)
     monkeypatch.setattr(sharing, "BEAT_S", LEASE_S / 4)
     place = OnPostgres(tmp_path) if request.param == "postgres" else InSharedMemory()
     made = Bank(place)

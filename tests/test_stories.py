@@ -875,8 +875,8 @@ def a_start_takes_all_that_is_unfinished(patch: pytest.MonkeyPatch) -> None:
 def a_key_is_known_where_it_was_used(patch: pytest.MonkeyPatch) -> None:
     """Keys are in the memory of the process that they came to."""
 
-    async def earlier(self: Ordering, moment: Any, key: Any) -> Any:
-        known = await really(self, moment, key) if key.key in seen.setdefault(id(self), set()) else None
+    async def earlier(self: Ordering, moment: Any, key: Any, identity: str) -> Any:
+        known = await really(self, moment, key, identity) if key.key in seen.setdefault(id(self), set()) else None
         seen[id(self)].add(key.key)
         return known
 

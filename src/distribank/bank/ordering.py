@@ -118,8 +118,8 @@ class Ordering:
         order = Order(end_to_end, holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs)
 
         async def begin(moment: Moment) -> Step:
-            earlier = await self._earlier(moment, key)
-            if earlier is not None:  # this very one, where it is run again: what it wrote may have landed unheard of
+            earlier = await self._earlier(moment, key, identity)
+            if earlier is not None:
                 return Step(earlier)
             ledger = await moment.ledger(accounts)
             now = moment.now()
@@ -154,8 +154,11 @@ class Ordering:
         assert known is not None
         return known, drives[0] if drives else None, known.id != identity
 
-    async def _earlier(self, moment: Moment, key: KeyName) -> Transaction | None:
-        """The transaction that this key stands for, if its client may hear of it now."""
+    async def _earlier(self, moment: Moment, key: KeyName, identity: str) -> Transaction | None:
+        """The transaction that this key stands for, if its client may hear of it now.
+
+        It is *identity*, which is about to begin, where this is run again: what it wrote had landed unheard of.
+        """
         named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
         if named is None:
             return None
@@ -166,7 +169,7 @@ class Ordering:
         if verdict is Retry.NEW:
             return None
         assert known is not None, f"key names {named.subject}, which is not in the store"
-        if not named.answered and self._is_under_way(known):
+        if known.id != identity and not named.answered and self._is_under_way(known):
             raise KeyInProgress(known.id)
         return known
 

@@ -30,12 +30,13 @@ from distribank.store import postgres_opening as opening
 from distribank.store import postgres_words as words
 from distribank.store import rows_ledger as ledger
 from distribank.store import rows_registry as registry
+from distribank.store import sharing
 from distribank.store.columns import Columns
 from distribank.store.group import KEY_OF, Group
 from distribank.store.rows import writes_of
 from distribank.store.rows_queries import QUESTIONS, parameters_of
 from distribank.store.rows_recount import add_up, questions
-from distribank.store.sharing import LEASE_S, Fenced, SharedStore, Together, Unsure
+from distribank.store.sharing import Fenced, SharedStore, Together, Unsure
 
 log = logging.getLogger("distribank.store")
 
@@ -121,7 +122,7 @@ class PostgresStore(SharedStore):
                 async with connection.transaction():
                     await connection.execute(words.GATHER_STAMPS)
                     await connection.execute(words.FORGET_BURIED)
-                    await connection.execute(words.JOIN, replica, timedelta(seconds=LEASE_S))
+                    await connection.execute(words.JOIN, replica, timedelta(seconds=sharing.LEASE_S))
             finally:
                 await connection.close()
             pool = await asyncpg.create_pool(min_size=1, max_size=READERS, **opening.settings_of(url))
@@ -272,7 +273,7 @@ class PostgresStore(SharedStore):
     # This replica among the others ----------------------------------------------------------------------------------
 
     async def _say_alive(self, connection: Any, stamp: int = 0) -> None:
-        said = await connection.execute(words.ALIVE, self.replica, stamp, timedelta(seconds=LEASE_S))
+        said = await connection.execute(words.ALIVE, self.replica, stamp, timedelta(seconds=sharing.LEASE_S))
         if said != "UPDATE 1":
             raise Fenced
 

@@ -31,11 +31,12 @@ from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
 from distribank.core.protocol import UNFINISHED, Record, Transaction
 from distribank.ports import Chance, Query, Recount
+from distribank.store import sharing
 from distribank.store.group import KEY_OF, Group, Sweep
 from distribank.store.memory import Disk
 from distribank.store.memory_queries import ask
 from distribank.store.recount import recount_rows
-from distribank.store.sharing import LEASE_S, Fenced, SharedStore, Together, Unsure
+from distribank.store.sharing import Fenced, SharedStore, Together, Unsure
 
 R = TypeVar("R")
 
@@ -153,7 +154,7 @@ class SharedMemory:
         self.floor = self.greatest()
         self.replicas = {name: lease for name, lease in self.replicas.items() if not lease.buried}
         replica = f"{chance.getrandbits(128):032x}"
-        self.replicas[replica] = Lease(_now() + LEASE_S)
+        self.replicas[replica] = Lease(_now() + sharing.LEASE_S)
         return SharedMemoryStore(self, replica, chance, on_broken, on_flush)
 
     @property
@@ -309,7 +310,7 @@ class SharedMemory:
         lease = self.replicas.get(replica)
         if lease is None or lease.buried:
             raise Fenced
-        lease.expires_at = _now() + LEASE_S
+        lease.expires_at = _now() + sharing.LEASE_S
         lease.last_stamp = max(lease.last_stamp, stamp)
 
     def bury(self, replica: str) -> None:
@@ -333,6 +334,8 @@ class SharedMemory:
             raise Fenced
         for name in dead:
             self.bury(name)
+        if any(drivers[KEY_OF[kind](row)] not in ("", replica) for row in free):
+            self.manners.note("taken over")
         if free:
             self.say_alive(replica)
             self.drivers.update({(kind, KEY_OF[kind](row)): replica for row in free})
@@ -387,6 +390,11 @@ class SharedMemoryStore(SharedStore):
         for task in self._tasks:
             task.cancel()
         self.server.drop(self.replica)
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether a COMMIT of this replica is under way."""
+        return any(each.committing and each.replica == self.replica for each in self.server._sessions)
 
     # What sharing asks of an engine -------------------------------------------------------------------------------
 
