@@ -17,7 +17,7 @@ import pytest
 from distribank.breakages import DurabilityLost, StoreAway
 from distribank.core.clock import Floor
 from distribank.core.idempotency import IdempotencyKey, KeyName
-from distribank.core.ledger import Account
+from distribank.core.ledger import Account, Book, Reservation
 from distribank.core.protocol import State, Transaction
 from distribank.ports import Unit
 from distribank.store import put, sharing
@@ -134,6 +134,20 @@ async def test_a_key_that_two_replicas_claim_stands_for_one_thing(bank: Bank) ->
 
     said = await asyncio.gather(one.decide([KEY], claiming(0)), other.decide([KEY], claiming(1)))
     assert said[0] == said[1]
+
+
+async def test_a_book_that_nobody_has_written_to_yet_is_had_alone_like_any_other(bank: Bank) -> None:
+    """Where there is a cap on what a peer may owe, the first two transfers with it would else pass it together."""
+    one, other = await bank.replica(), await bank.replica()
+
+    async def reserve(unit: Unit) -> int:
+        before = await unit.get(Book, "position:00000002") or Book("position:00000002")
+        await asyncio.sleep(0.05)
+        unit.write([Reservation("position:00000002", 10)])
+        return before.reserved
+
+    seen = await asyncio.gather(*(store.decide(["book:position:00000002"], reserve) for store in (one, other)))
+    assert sorted(seen) == [0, 10]
 
 
 # Stamps -----------------------------------------------------------------------------------------------------------

@@ -184,6 +184,10 @@ class PostgresStore(SharedStore):
         await self._lock_keys(together, sorted(tuple(key.split("\n")) for key in by_prefix.pop("key", ())))
         for prefix, lock in words.LOCKS.items():
             keys = sorted(by_prefix.pop(prefix, ()))
+            if lock.kind is Book and (made := [key for key in keys if key not in self._books]):
+                await connection.executemany(
+                    words.MAKE_BOOK, [(name,) for name in made]
+                )  # what is not there is not had
             if keys:
                 known = together.known[lock.kind]
                 known.update(dict.fromkeys(keys))

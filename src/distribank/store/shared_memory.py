@@ -431,7 +431,7 @@ class SharedMemoryStore(SharedStore):
             await self._trip(connection)
             known, rows = together.known[kind], self.disk.rows[kind]
             for key in wanted:
-                if key in rows:
+                if key in rows or kind is Book:  # a book that is named is made
                     await self._have(connection, f"{prefix}:{key}")
                 known[key] = rows.get(key)
                 if kind is Account:

@@ -1,0 +1,98 @@
+"""A bank of two processes over one database: what is run again because its COMMIT was not heard of is done once.
+
+The four traces that two processes can break are stories (``tests/test_stories.py``); here stands what a campaign of
+the simulation has found since, each as small as it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from distribank.core.consents import Consent
+from distribank.core.protocol import Prepare, State
+from distribank.ports import Queries
+from tests.weather import Gate
+from tests.world import CPFS, World, codes, world
+
+A, B = codes(2)
+
+
+@pytest.fixture
+async def net() -> AsyncIterator[World]:
+    async with world(2, shared=(A,)) as made:
+        yield made
+
+
+def not_heard_of(net: World, times: int = 1) -> None:
+    """The next COMMITs at A land, and nobody hears of it."""
+    fates = ["unheard of"] * times
+    net.servers[A].manners.fate = lambda: fates.pop() if fates else ""
+
+
+async def test_a_transfer_whose_beginning_was_not_heard_of_is_driven_all_the_same(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    not_heard_of(net)
+    done = await net.transfer(A, (A, here, -300), (B, there, 300))
+    assert done.transaction.state in (State.COMMITTING, State.ENDED)
+    assert await net.balance(A, here) == (200, 200)
+
+
+async def test_a_decision_that_was_not_heard_of_is_announced(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await gate.reached.wait()
+    not_heard_of(net)
+    gate.open.set()
+    done = await ordered
+    await net.settle(done.transaction.id)
+    assert await net.balance(B, there) == (300, 300)
+
+
+async def test_a_vote_that_was_not_heard_of_is_given_again(net: World) -> None:
+    here, there = await net.account(B, 500), await net.account(A)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(B, (B, here, -300), (A, there, 300)))
+    await gate.reached.wait()
+    not_heard_of(net, 2)
+    gate.open.set()
+    done = await ordered
+    await net.settle(done.transaction.id)
+    assert await net.balance(A, there) == (300, 300)
+
+
+async def test_an_account_whose_opening_was_not_heard_of_is_opened_once(net: World) -> None:
+    await net.person(A)
+    not_heard_of(net)
+    number = await net.account(A)
+    holder = await net.person(A)
+    assert [each.number for each in await net.stores[A].find(Queries.ACCOUNTS_OF_HOLDER, holder.holder_id)] == [number]
+
+
+async def test_a_holder_whose_registration_was_not_heard_of_is_registered(net: World) -> None:
+    not_heard_of(net)
+    holder = await net.person(A)
+    assert holder.cpf == CPFS[0]
+
+
+async def test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since(net: World) -> None:
+    number = await net.account(A)
+    server, notes = net.servers[A], list[str]()
+
+    def use_it(what: str) -> None:
+        """In the moment in which it has landed, somebody who has heard of it uses it."""
+        notes.append(what)
+        for key, consent in server.disk.rows[Consent].items():
+            server.disk.rows[Consent][key] = replace(consent, used=7)
+
+    server.manners.note = use_it
+    not_heard_of(net)
+    consent = await net.consent(A, number, B)
+    known = await net.stores[A].get(Consent, consent)
+    assert notes == ["commit landed unheard of"]
+    assert known is not None
+    assert known.used == 7
