@@ -12,13 +12,18 @@ from dataclasses import replace
 
 import pytest
 
+from distribank.bank import KeyName, TransferResult
+from distribank.breakages import OutcomeUnknown
+from distribank.core.batches import BatchItem, Mode, OnFailure
 from distribank.core.consents import Consent
-from distribank.core.protocol import Prepare, State
+from distribank.core.protocol import Prepare, State, Transaction
 from distribank.ports import Queries
+from distribank.simulation.people import make_legs
 from tests.weather import Gate
 from tests.world import CPFS, World, codes, world
 
 A, B = codes(2)
+A1, A2 = f"{A}#1", f"{A}#2"
 
 
 @pytest.fixture
@@ -96,3 +101,50 @@ async def test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since(n
     assert notes == ["commit landed unheard of"]
     assert known is not None
     assert known.used == 7
+
+
+async def interrupted(net: World) -> tuple[asyncio.Task[TransferResult], str, tuple[tuple[str, str, int], ...]]:
+    """A transfer that its process still drives, and that has just been aborted as if nobody did."""
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    legs = ((A, here, -300), (B, there, 300))
+    ordered = asyncio.ensure_future(net.transfer(A, *legs, key="rent"))
+    await gate.reached.wait()
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.banks[A2].bank.coordinating.restart(identity)
+    gate.open.set()
+    return ordered, identity, legs
+
+
+async def test_who_was_told_that_a_transfer_was_interrupted_is_told_so_again(net: World) -> None:
+    ordered, identity, legs = await interrupted(net)
+    told = await ordered
+    assert (told.transaction.id, told.transaction.state) == (identity, State.ABORTED)
+    again = await net.transfer(A, *legs, key="rent")
+    assert (again.transaction.id, again.replayed) == (identity, True)
+
+
+async def test_nobody_is_told_of_an_interrupted_transfer_whose_key_has_run_anew(net: World) -> None:
+    ordered, identity, legs = await interrupted(net)
+    net.front[A] = A2
+    anew = await net.transfer(A, *legs, key="rent")
+    assert anew.transaction.id != identity
+    with pytest.raises(OutcomeUnknown):
+        await ordered
+
+
+async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    holder = await net.person(A)
+    gate = net.weather = Gate(Prepare)
+    items = [BatchItem(make_legs((A, here, -300), (B, there, 300)), None)]
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    batching = net.banks[A1].bank.batching
+    ordered = asyncio.ensure_future(batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5))
+    await gate.reached.wait()
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.banks[A2].bank.coordinating.restart(identity)
+    gate.open.set()
+    (done,) = (await ordered).results
+    assert isinstance(done, Transaction)
+    assert (done.id != identity, done.state) in ((True, State.COMMITTING), (True, State.ENDED))

@@ -172,9 +172,12 @@ class Batching:
         key = KeyName(holder.holder_id, item_route(batch.batch_id), str(index), "")
         while True:
             try:
-                return await self._ordering.order_and_finish(holder, item.legs, item.description, key)
+                done = await self._ordering.order_and_finish(holder, item.legs, item.description, key)
+                if done.because is None or done.because.code is not Code.INTERRUPTED:
+                    return done
             except KeyInProgress:  # begun by another process of this bank, which has stopped: somebody will finish it
-                await asyncio.sleep(LOOK_S)
+                pass
+            await asyncio.sleep(LOOK_S)  # what another process has interrupted runs anew, under another id
 
     async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
         batch = await self._store.get(Batch, batch_id)

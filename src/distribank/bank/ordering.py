@@ -15,7 +15,7 @@ from typing import Final
 
 from distribank.bank.coordinating import Coordinating, Drive
 from distribank.bank.rhythm import Moment, Rhythm, account_locks, ledger_of, positions_of
-from distribank.breakages import Busy, KeyInProgress, KeyReused
+from distribank.breakages import Busy, KeyInProgress, KeyReused, OutcomeUnknown
 from distribank.core import coordinator
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
@@ -71,6 +71,8 @@ class Ordering:
             raise Busy
         known, drive, replayed = await self._begin(holder, legs, description, key)
         if drive is not None and await self._answerable(drive, wait):
+            if _is_interrupted(drive.transaction):
+                await self._promise_to_find(known, key)
             return TransferResult(drive.transaction)
         if known.state is State.PREPARING:
             await self._promise_to_find(known, key)
@@ -231,14 +233,24 @@ class Ordering:
         return True
 
     async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
-        """A 202 is a promise: once this is durable the key finds this transfer, crash or not."""
+        """A 202 is a promise: once this is durable the key finds this transfer, crash or not.
 
-        async def promise(moment: Moment) -> None:
+        So is the word that it was interrupted, by another process of this bank. Raises ``OutcomeUnknown`` where
+        somebody has asked again before, and the key has run anew.
+        """
+
+        async def promise(moment: Moment) -> bool:
             named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
             if named is not None and named.subject == known.id and not named.answered:
                 moment.write([replace(named, answered=True)])
+            return named is None or named.subject == known.id
 
-        await self._rhythm.decide([key.lock], promise)
+        if not await self._rhythm.decide([key.lock], promise):
+            raise OutcomeUnknown(known.id)
+
+
+def _is_interrupted(known: Transaction) -> bool:
+    return known.because is not None and known.because.code is Code.INTERRUPTED
 
 
 async def _done_within(future: Future[None], seconds: float) -> bool:
