@@ -1506,6 +1506,116 @@ MUTANTS: Final = (
         "    def merge_commit(self, stamp: int) -> None:\n        pass\n",
         "tests/test_transfers.py::test_a_commit_is_never_stamped_past_its_vote_by",
     ),
+    Mutant(
+        "no fencing",
+        "a process that was thought dead decides what another has decided",
+        "distribank.store.sharing",
+        "        await self._say_alive(connection, together.stamp)\n        began",
+        "        began",
+        "tests/test_store_sharing.py::"
+        "test_a_replica_that_was_thought_dead_writes_nothing_more_and_stops[shared memory]",
+    ),
+    Mutant(
+        "leases are ignored",
+        "what a living process drives is taken from it",
+        "distribank.store.postgres_words",
+        " AND expires_at < clock_timestamp() AND id <> $1",
+        " AND id <> $1",
+        "tests/test_store_sharing.py::"
+        "test_what_a_living_replica_drives_is_left_to_it_and_what_it_leaves_is_taken_once[postgres]",
+    ),
+    Mutant(
+        "whoever could not hear buries those it did not hear",
+        "a database that was away for a while costs every process",
+        "distribank.store.sharing",
+        "        bury = asyncio.get_running_loop().time() - self._steady_since > LEASE_S\n",
+        "        bury = True\n",
+        "tests/test_store_sharing.py::test_a_replica_that_was_out_of_reach_itself_buries_nobody_yet",
+    ),
+    Mutant(
+        "the floor is ignored",
+        "a process whose clock is slow stamps a debit before the credit it spends",
+        "distribank.bank.rhythm",
+        "hlc.tick(max(self._last_stamp, floor), wall)",
+        "hlc.tick(self._last_stamp, wall)",
+        "tests/test_replicas.py::"
+        "test_a_decision_is_stamped_later_than_what_another_process_wrote_whatever_its_clock_says",
+    ),
+    Mutant(
+        "nothing follows for whom nobody waits",
+        "a transfer whose client hung up is driven by nobody",
+        "distribank.store.sharing",
+        "            if error is None and each.then is not None:\n",
+        "            if error is None and each.then is not None and not each.future.done():\n",
+        "tests/test_store_contract.py::"
+        "test_what_follows_a_decision_follows_though_nobody_waits_any_more[shared memory]",
+    ),
+    Mutant(
+        "a commit that was not heard of is believed",
+        "what was told is not in the database",
+        "distribank.store.sharing",
+        "        await self._commit(connection)\n",
+        "        with suppress(*self.lost, *UNSURE):\n            await self._commit(connection)\n",
+        "tests/test_store_sharing.py::"
+        "test_a_decision_whose_commit_is_not_heard_of_is_run_again_and_done_once[lost-done]",
+    ),
+    Mutant(
+        "what was given up is forgotten",
+        "a transfer that had begun after all is driven by nobody",
+        "distribank.store.sharing",
+        "                self._unheard.update((Transaction, Batch))\n",
+        "",
+        "tests/test_store_sharing.py::test_what_became_of_a_decision_whose_server_stays_away_is_unknown",
+    ),
+    Mutant(
+        "what was taken unheard of is not asked for again",
+        "what a dead process left is driven by nobody",
+        "distribank.store.sharing",
+        "own=unheard",
+        "own=False",
+        "tests/test_store_sharing.py::test_what_was_taken_without_hearing_of_it_is_taken_again",
+    ),
+    Mutant(
+        "a new book is not had alone",
+        "the first transfers with a peer pass its cap together",
+        "distribank.store.postgres",
+        "if lock.kind is Book and",
+        "if False and",
+        "tests/test_store_sharing.py::test_a_book_that_nobody_has_written_to_yet_is_had_alone_like_any_other[postgres]",
+    ),
+    Mutant(
+        "a transfer that is run again is taken for another's",
+        "nobody drives it",
+        "distribank.bank.ordering",
+        "if known.id != identity and not named.answered",
+        "if not named.answered",
+        "tests/test_replicas.py::test_a_transfer_whose_beginning_was_not_heard_of_is_driven_all_the_same",
+    ),
+    Mutant(
+        "a key that another process runs is not in progress",
+        "a client is told what is not decided",
+        "distribank.bank.ordering",
+        "return self._store.shared and known.state is State.PREPARING and",
+        "return False and known.state is State.PREPARING and",
+        "tests/test_stories.py::"
+        "test_a_story_is_told_as_it_happens[19-A key that is asked again at the other process of a bank]",
+    ),
+    Mutant(
+        "an interruption is told and not kept",
+        "a key of which it was told that nothing moved moves money",
+        "distribank.bank.ordering",
+        "            if _is_interrupted(drive.transaction):\n",
+        "            if False:\n",
+        "tests/test_replicas.py::test_who_was_told_that_a_transfer_was_interrupted_is_told_so_again",
+    ),
+    Mutant(
+        "a consent that is given again is as new",
+        "what was used of it can be used again",
+        "distribank.bank.custody",
+        "            if landed is not None:  # this is run again: it has landed",
+        "            if False:  # this is run again: it has landed",
+        "tests/test_replicas.py::test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since",
+    ),
 )
 
 EQUIVALENT: Final[dict[str, str]] = {

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from distribank.bank import KeyName, TransferResult
-from distribank.breakages import OutcomeUnknown
-from distribank.core.batches import BatchItem, Mode, OnFailure
+from distribank.breakages import OutcomeUnknown, StoreAway
+from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
+from distribank.core.clock import stamp_at
 from distribank.core.consents import Consent
+from distribank.core.ledger import EntryKind
 from distribank.core.protocol import Prepare, State, Transaction
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
+from distribank.store import sharing
+from distribank.store.shared_memory import SharedMemoryStore
 from tests.weather import Gate
 from tests.world import CPFS, World, codes, world
 
@@ -103,6 +108,18 @@ async def test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since(n
     assert known.used == 7
 
 
+async def test_a_decision_is_stamped_later_than_what_another_process_wrote_whatever_its_clock_says(net: World) -> None:
+    number = await net.account(A, 500)
+    fast = net.banks[A1].bank.rhythm
+    fast.hear(stamp_at(net.clock.wall_ms() + 30_000))
+    await net.cash(A, number, 100)
+    net.front[A] = A2
+    await net.cash(A, number, 600, kind=EntryKind.WITHDRAWAL)
+    entries = await net.stores[A].find(Queries.ENTRIES_SINCE, number)
+    assert [entry.amount for entry in entries] == [500, 100, 600]
+    assert entries[1].stamp < entries[2].stamp
+
+
 async def interrupted(net: World) -> tuple[asyncio.Task[TransferResult], str, tuple[tuple[str, str, int], ...]]:
     """A transfer that its process still drives, and that has just been aborted as if nobody did."""
     here, there = await net.account(A, 500), await net.account(B)
@@ -148,3 +165,31 @@ async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> 
     (done,) = (await ordered).results
     assert isinstance(done, Transaction)
     assert (done.id != identity, done.state) in ((True, State.COMMITTING), (True, State.ENDED))
+
+
+async def test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.1)
+    here, there = await net.account(A, 500), await net.account(B)
+    holder = await net.person(A)
+    gate = net.weather = Gate(Prepare)
+    items = [BatchItem(make_legs((A, here, -100), (B, there, 100)), None)] * 3
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    one = net.banks[A1].bank
+    ordered = asyncio.ensure_future(one.batching.order(holder, items, Mode.CONCURRENT, OnFailure.CONTINUE, key, 20))
+    await gate.reached.wait()
+    store = one.store
+    assert isinstance(store, SharedMemoryStore)
+    store.cut_off(0.5)
+    gate.open.set()
+    net.calm()
+    done = await net.banks[A2].bank.batching.order(holder, items, Mode.CONCURRENT, OnFailure.CONTINUE, key, 0)
+    assert done.batch.finished_at is None
+    with suppress(StoreAway):
+        await ordered
+
+    async def finished() -> bool:
+        return (await store.get(Batch, done.batch.batch_id)).finished_at is not None  # type: ignore[union-attr]
+
+    await net.until(finished)

@@ -238,6 +238,22 @@ async def test_a_replica_that_was_thought_dead_writes_nothing_more_and_stops(ban
     assert len(bank.place.broken) == 1
 
 
+async def test_a_replica_that_was_out_of_reach_itself_buries_nobody_yet(simulated: Bank) -> None:
+    lease, sharing.LEASE_S = sharing.LEASE_S, LEASE_S  # type: ignore[misc]
+    try:
+        one, other = await simulated.replica(), await simulated.replica()
+        await put(one, [transaction(1)])
+        simulated.replicas.remove(one)
+        await fall_silent(one)
+        other._steady_since = asyncio.get_running_loop().time() + LEASE_S  # as its beat notes that nobody answers it
+        await asyncio.sleep(LEASE_S * 1.5)
+        assert await other.claim(9) == []
+        await asyncio.sleep(LEASE_S)
+        assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
+    finally:
+        sharing.LEASE_S = lease  # type: ignore[misc]
+
+
 async def test_a_replica_that_was_silent_and_that_nobody_buried_goes_on(bank: Bank) -> None:
     one = await bank.replica()
     await put(one, [transaction(1)])

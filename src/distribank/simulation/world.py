@@ -268,7 +268,8 @@ class Node:
                     self._world.tell(self.name, "serves")
                     await self.recovery.run()
             except* StoreBreakage:
-                pass  # its disk failed, or it is dead
+                if self.up:
+                    self._stop_soon("because it cannot go on without its store")
 
     def _broken(self, lost: DurabilityLost) -> None:
         world = self._world

@@ -214,9 +214,8 @@ class SharedStore(ABC):
         self._queue: deque[Wanted] = deque()
         self._something = asyncio.Event()
         self._broken: DurabilityLost | None = None
-        self._unsure = False
-        self._taking: set[type] = set()
-        """What this replica has asked to be given, and not heard whether it was."""
+        self._unheard: set[type] = set()
+        """What this replica may drive without having heard of it."""
         self._closing = False
         loop = asyncio.get_running_loop()
         self._heard_at = self._steady_since = loop.time()
@@ -361,7 +360,8 @@ class SharedStore(ABC):
         for each in (*wanted, *self._queue):
             each.since = each.since or now
             if now - each.since > AWAY_S:
-                self._unsure = each.given_up = True
+                each.given_up = True
+                self._unheard.update((Transaction, Batch))
                 if not each.future.done():
                     each.future.set_exception(StoreAway() if lost else StoreAway("too many others write the same rows"))
                     each.future.exception()
@@ -439,24 +439,19 @@ class SharedStore(ABC):
         then so may have been they. Where a decision of this one was given up without knowing what became of it, or what
         it was given has not been heard of, all that this one drives comes with them, once.
         """
-        unsure, self._unsure = self._unsure, False
         bury = asyncio.get_running_loop().time() - self._steady_since > LEASE_S
-        try:
-            return await self._claim(Transaction, limit, bury=bury, own=unsure)
-        except BaseException:
-            self._unsure = self._unsure or unsure
-            raise
+        return await self._claim(Transaction, limit, bury=bury)
 
     async def claim_batches(self, limit: int) -> list[Batch]:
         """The same of batches."""
-        return await self._claim(Batch, limit, bury=False, own=False)
+        return await self._claim(Batch, limit, bury=False)
 
-    async def _claim(self, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
+    async def _claim(self, kind: type[R], limit: int, *, bury: bool) -> list[R]:
         async def take(connection: Any) -> list[R]:
-            unheard = kind in self._taking
-            self._taking.add(kind)
-            taken = await self._take(connection, kind, limit, bury=bury, own=own or unheard)
-            self._taking.discard(kind)
+            unheard = kind in self._unheard
+            self._unheard.add(kind)
+            taken = await self._take(connection, kind, limit, bury=bury, own=unheard)
+            self._unheard.discard(kind)
             return taken
 
         try:
