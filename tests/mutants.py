@@ -1616,6 +1616,22 @@ MUTANTS: Final = (
         "            if False:  # this is run again: it has landed",
         "tests/test_replicas.py::test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since",
     ),
+    Mutant(
+        "what is driven here is aborted when it is found again",
+        "transfers are aborted for nothing",
+        "distribank.recovery",
+        " and not driven:\n",
+        ":\n",
+        "tests/test_replicas.py::test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted",
+    ),
+    Mutant(
+        "a batch ends with the database's absence",
+        "nobody runs what is left of it",
+        "distribank.bank.batching",
+        "except (KeyInProgress, OutcomeUnknown, StoreAway):",
+        "except KeyInProgress:",
+        "tests/test_replicas.py::test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long",
+    ),
 )
 
 EQUIVALENT: Final[dict[str, str]] = {

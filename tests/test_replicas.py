@@ -75,6 +75,19 @@ async def test_a_vote_that_was_not_heard_of_is_given_again(net: World) -> None:
     assert await net.balance(A, there) == (300, 300)
 
 
+async def test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await gate.reached.wait()
+    store = net.banks[A1].bank.store
+    assert isinstance(store, SharedMemoryStore)
+    store._unheard.add(Transaction)  # as where a decision was given up
+    assert await net.banks[A1].recovery._claim() == 1
+    gate.open.set()
+    assert (await ordered).transaction.state in (State.COMMITTING, State.ENDED)
+
+
 async def test_an_account_whose_opening_was_not_heard_of_is_opened_once(net: World) -> None:
     await net.person(A)
     not_heard_of(net)

@@ -142,9 +142,8 @@ class Recovery:
 
     async def _restart(self, known: Transaction) -> None:
         """Feed the restart event. What it sends is sent by the sweeps: together, and no more than a peer can take."""
-        if self._bank.coordinating.drives(known.id):
-            return
-        if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation:
+        driven = self._bank.coordinating.drives(known.id)
+        if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation and not driven:
             await self._presume_abort(known)
         else:
             self.watch(known, 0)
