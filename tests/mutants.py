@@ -1563,16 +1563,16 @@ MUTANTS: Final = (
         "what was given up is forgotten",
         "a transfer that had begun after all is driven by nobody",
         "distribank.store.sharing",
-        "                self._unheard.update((Transaction, Batch))\n",
-        "",
+        "now + LEASE_S)  # its COMMIT",
+        "now)  # its COMMIT",
         "tests/test_store_sharing.py::test_what_became_of_a_decision_whose_server_stays_away_is_unknown",
     ),
     Mutant(
         "what was taken unheard of is not asked for again",
         "what a dead process left is driven by nobody",
         "distribank.store.sharing",
-        "own=unheard",
-        "own=False",
+        "                self._unheard[kind] = loop.time() + LEASE_S\n",
+        "",
         "tests/test_store_sharing.py::test_what_was_taken_without_hearing_of_it_is_taken_again",
     ),
     Mutant(
@@ -1631,6 +1631,22 @@ MUTANTS: Final = (
         "except (KeyInProgress, OutcomeUnknown, StoreAway):",
         "except KeyInProgress:",
         "tests/test_replicas.py::test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long",
+    ),
+    Mutant(
+        "an id is begun again that was aborted",
+        "what was told aborted is undecided",
+        "distribank.bank.ordering",
+        "if verdict is Retry.NEW and known.id != identity:",
+        "if verdict is Retry.NEW:",
+        "tests/test_replicas.py::test_an_id_that_was_aborted_unheard_of_is_never_used_again",
+    ),
+    Mutant(
+        "what is being written is taken for forgotten",
+        "transfers are aborted that have just begun",
+        "distribank.store.sharing",
+        "if not (_begins(row, writing) or _begins(row, self._writing))]",
+        "]",
+        "tests/test_store_sharing.py::test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of",
     ),
 )
 

@@ -82,7 +82,7 @@ async def test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted(net:
     await gate.reached.wait()
     store = net.banks[A1].bank.store
     assert isinstance(store, SharedMemoryStore)
-    store._unheard.add(Transaction)  # as where a decision was given up
+    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60  # as where a decision was given up
     assert await net.banks[A1].recovery._claim() == 1
     gate.open.set()
     assert (await ordered).transaction.state in (State.COMMITTING, State.ENDED)
@@ -161,6 +161,23 @@ async def test_nobody_is_told_of_an_interrupted_transfer_whose_key_has_run_anew(
     assert anew.transaction.id != identity
     with pytest.raises(OutcomeUnknown):
         await ordered
+
+
+async def test_an_id_that_was_aborted_unheard_of_is_never_used_again(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    server, aborting = net.servers[A], list[asyncio.Task[object]]()
+
+    def abort(_what: str) -> None:
+        (identity,) = server.disk.rows[Transaction]
+        aborting.append(asyncio.ensure_future(net.banks[A2].bank.coordinating.restart(identity)))
+
+    server.manners.note = abort
+    not_heard_of(net)
+    told = await net.transfer(A, (A, here, -300), (B, there, 300), key="rent")
+    assert told.transaction.state is State.ABORTED
+    assert len(aborting) == 1
+    again = await net.transfer(A, (A, here, -300), (B, there, 300), key="rent")
+    assert (again.transaction.id, again.replayed) == (told.transaction.id, True)
 
 
 async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> None:

@@ -304,8 +304,38 @@ async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(simu
         sharing.AWAY_S = sharing_away  # type: ignore[misc]
     store.server.manners.fate = lambda: ""
     assert await store.get(Transaction, transaction_id(2)) == transaction(2)
-    assert [row.id for row in await store.claim(9)] == [transaction_id(1), transaction_id(2)]  # whatever it drives
+    everything = [transaction_id(1), transaction_id(2)]
+    assert [row.id for row in await store.claim(9)] == everything  # whatever it drives
     assert await store.claim(9) == []
+    store._asked[Transaction] -= sharing.BEAT_S
+    assert [row.id for row in await store.claim(9)] == everything  # a COMMIT may land late
+    store._asked[Transaction] -= sharing.BEAT_S
+    store._unheard[Transaction] -= sharing.LEASE_S
+    assert await store.claim(9) == []
+
+
+async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of(simulated: Bank) -> None:
+    store = await simulated.replica()
+    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
+    store.server.manners.statement = lambda: 0.05  # the answer to COMMIT takes its time, as everything does
+    begun = asyncio.Event()
+
+    async def begin(unit: Unit) -> None:
+        unit.write([transaction(1)])
+        begun.set()
+
+    told: list[None] = []
+    writing = asyncio.ensure_future(store.decide((), begin, told.append))
+    await begun.wait()
+    claimed: list[Any] = []
+    while not told:
+        store._asked[Transaction] -= sharing.BEAT_S
+        claimed += await store.claim(9)
+        await asyncio.sleep(0)
+    await writing
+    assert claimed == []
+    store._asked[Transaction] -= sharing.BEAT_S
+    assert [row.id for row in await store.claim(9)] == [transaction_id(1)]
 
 
 async def test_what_was_taken_without_hearing_of_it_is_taken_again(simulated: Bank) -> None:

@@ -74,7 +74,7 @@ class Ordering:
             if _is_interrupted(drive.transaction):
                 await self._promise_to_find(known, key)
             return TransferResult(drive.transaction)
-        if known.state is State.PREPARING:
+        if known.state is State.PREPARING or _is_interrupted(known):
             await self._promise_to_find(known, key)
         return TransferResult(await self._durable(known.id), replayed)
 
@@ -168,9 +168,9 @@ class Ordering:
         verdict = judge(named, key.fingerprint, known.because if known else None)
         if verdict is Retry.CONFLICT:
             raise KeyReused
-        if verdict is Retry.NEW:
-            return None
         assert known is not None, f"key names {named.subject}, which is not in the store"
+        if verdict is Retry.NEW and known.id != identity:  # an id is used once, whatever became of it
+            return None
         if known.id != identity and not named.answered and self._is_under_way(known):
             raise KeyInProgress(known.id)
         return known

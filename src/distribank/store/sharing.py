@@ -37,7 +37,7 @@ from distribank.breakages import DurabilityLost, StoreAway
 from distribank.core.batches import Batch
 from distribank.core.clock import Floor
 from distribank.core.ledger import Book, BookEntry, Hold, Reservation
-from distribank.core.protocol import Transaction
+from distribank.core.protocol import State, Transaction
 from distribank.ports import Chance, D, Query, Row, Unit
 from distribank.store.group import KEY_OF, FlushStats, Group
 
@@ -108,6 +108,7 @@ class Together:
     """Rows as the database has them, by kind and key; ``None`` where there is none."""
     holds_of: set[str] = field(default_factory=set)
     """Transactions all of whose holds are among them."""
+    begun: set[str] = field(default_factory=set)
 
 
 class SharedUnit:
@@ -167,6 +168,8 @@ class SharedUnit:
                 together.group.floor = max(together.group.floor, row.stamp)
             elif kind in KEY_OF:
                 puts[kind][KEY_OF[kind](row)] = row
+                if isinstance(row, Transaction) and row.state is State.PREPARING:
+                    together.begun.add(row.id)
             else:
                 added[kind].append(row)
         together.group.writes += 1
@@ -214,8 +217,11 @@ class SharedStore(ABC):
         self._queue: deque[Wanted] = deque()
         self._something = asyncio.Event()
         self._broken: DurabilityLost | None = None
-        self._unheard: set[type] = set()
-        """What this replica may drive without having heard of it."""
+        self._unheard = dict.fromkeys((Transaction, Batch), 0.0)
+        """Until when this replica may come to drive something without having heard of it."""
+        self._asked = dict.fromkeys((Transaction, Batch), -BEAT_S)
+        """When it has last asked for all that it drives."""
+        self._writing: Together | None = None
         self._closing = False
         loop = asyncio.get_running_loop()
         self._heard_at = self._steady_since = loop.time()
@@ -360,8 +366,8 @@ class SharedStore(ABC):
         for each in (*wanted, *self._queue):
             each.since = each.since or now
             if now - each.since > AWAY_S:
-                each.given_up = True
-                self._unheard.update((Transaction, Batch))
+                each.given_up, self._writing = True, None
+                self._unheard = dict.fromkeys(self._unheard, now + LEASE_S)  # its COMMIT may still be on its way
                 if not each.future.done():
                     each.future.set_exception(StoreAway() if lost else StoreAway("too many others write the same rows"))
                     each.future.exception()
@@ -371,7 +377,7 @@ class SharedStore(ABC):
         loop = asyncio.get_running_loop()
         connection = await self._begin()
         began = loop.time()
-        together = await self._lock(connection, [name for each in wanted for name in each.names])
+        together = self._writing = await self._lock(connection, [name for each in wanted for name in each.names])
         self.waited_seconds += loop.time() - began
         ended: list[tuple[Wanted, Any, BaseException | None]] = []
         for each in wanted:
@@ -389,6 +395,7 @@ class SharedStore(ABC):
         began = loop.time()
         await self._commit(connection)
         self._heard_at = loop.time()
+        self._writing = None
         self._tell(together, ended, self._heard_at - began)
 
     def _tell(
@@ -437,7 +444,8 @@ class SharedStore(ABC):
 
         Replicas whose lease has run out are buried first, unless this one has been out of the database's reach itself:
         then so may have been they. Where a decision of this one was given up without knowing what became of it, or what
-        it was given has not been heard of, all that this one drives comes with them, once.
+        it was given has not been heard of, all that this one drives comes with them, for a while; but not what is being
+        written in this moment: of that it will hear.
         """
         bury = asyncio.get_running_loop().time() - self._steady_since > LEASE_S
         return await self._claim(Transaction, limit, bury=bury)
@@ -447,12 +455,19 @@ class SharedStore(ABC):
         return await self._claim(Batch, limit, bury=False)
 
     async def _claim(self, kind: type[R], limit: int, *, bury: bool) -> list[R]:
+        loop = asyncio.get_running_loop()
+
         async def take(connection: Any) -> list[R]:
-            unheard = kind in self._unheard
-            self._unheard.add(kind)
-            taken = await self._take(connection, kind, limit, bury=bury, own=unheard)
-            self._unheard.discard(kind)
-            return taken
+            now, writing = loop.time(), self._writing
+            own = now < self._unheard[kind] and now >= self._asked[kind] + BEAT_S
+            try:
+                taken = await self._take(connection, kind, limit, bury=bury, own=own)
+            except self.lost:
+                self._unheard[kind] = loop.time() + LEASE_S
+                raise
+            if own:
+                self._asked[kind] = now
+            return [row for row in taken if not (_begins(row, writing) or _begins(row, self._writing))]
 
         try:
             return await self._reading(take)
@@ -536,6 +551,10 @@ class SharedStore(ABC):
         lost = DurabilityLost(*self._broken.args)
         lost.__cause__ = self._broken.__cause__
         return lost
+
+
+def _begins(row: object, writing: Together | None) -> bool:
+    return isinstance(row, Transaction) and writing is not None and row.id in writing.begun
 
 
 async def _nothing(_unit: Unit) -> None:
