@@ -18,13 +18,15 @@ from distribank.breakages import OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
 from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.ledger import EntryKind
-from distribank.core.protocol import Prepare, State, Transaction
+from distribank.core.protocol import Commit, Prepare, State, Transaction
+from distribank.core.refusals import Refusal
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
 from distribank.store import sharing
 from distribank.store.shared_memory import SharedMemoryStore
-from tests.weather import Gate
+from tests.weather import Gate, losing
 from tests.world import CPFS, World, codes, world
 
 A, B = codes(2)
@@ -73,6 +75,17 @@ async def test_a_vote_that_was_not_heard_of_is_given_again(net: World) -> None:
     done = await ordered
     await net.settle(done.transaction.id)
     assert await net.balance(A, there) == (300, 300)
+
+
+async def test_a_part_that_was_forced_unheard_of_is_told_to_be_forced(net: World) -> None:
+    here, there = await net.account(B, 500), await net.account(A)
+    net.weather = losing(Commit, "lose request")
+    done = await net.transfer(B, (B, here, -300), (A, there, 300), wait=0.1)
+    not_heard_of(net)
+    forced = await net.banks[A1].bank.participating.force(done.transaction.id, Verdict.COMMIT, "she waits")
+    assert isinstance(forced, Heuristic)
+    again = await net.banks[A2].bank.participating.force(done.transaction.id, Verdict.COMMIT, "she waits")
+    assert isinstance(again, Refusal)
 
 
 async def test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted(net: World) -> None:

@@ -86,6 +86,7 @@ SITUATIONS: Final = frozenset(
         "commit landed unheard of",
         "commit was unsure",
         "committed",
+        "consent given in the storm",
         "consent revoked",
         "cooperative termination",
         "crash",

@@ -69,6 +69,7 @@ class Faults:
             self.operators.ask_again,
             self.operators.trace_something,
             self.people.revoke_something,
+            self.people.consent_to_something,
         ]
         if world.chance.random() < 0.2:
             faults.append(self.operators.tidy_up)

@@ -90,7 +90,9 @@ class People:
         holder = self.holders[node.code, which]
         made = await node.call(lambda bank: bank.custody.give_consent(holder, number, to, 10**9, total, until))
         assert made is not None
-        assert not isinstance(made, Refusal)
+        if isinstance(made, Refusal):  # the account is closed
+            assert self.world.stormy
+            return
         self.consents.append((node.code, made.consent_id, which))
 
     # What they want -----------------------------------------------------------------------------------------------
@@ -222,6 +224,17 @@ class People:
                 await node.call(lambda bank: bank.custody.close_account(holder, number))
             except Breakage:
                 return
+
+    async def consent_to_something(self) -> None:
+        """One more consent, in the middle of the storm: whoever is not told that it stands may be drawn upon."""
+        chance = self.world.chance
+        code, other = chance.sample(list(self.world.nodes), k=2)
+        number, which = chance.choice(self.accounts[code])
+        try:
+            await self._consent(self.world.nodes[code], number, other, which)
+        except Breakage:
+            return
+        self.world.seen["consent given in the storm"] += 1
 
     async def revoke_something(self) -> None:
         code, consent, which = self.world.chance.choice(self.consents)
