@@ -218,6 +218,15 @@ def unsafe_another_process_keeps_its_stamps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SharedUnit, "floor", property(lambda _: 0))
 
 
+def unsafe_a_process_tells_its_own_clock_alone(patch: pytest.MonkeyPatch) -> None:
+    """Asked for the time of a snapshot, a process answers without what another has written."""
+
+    async def greatest(_self: SharedMemoryStore) -> int:
+        return 0
+
+    patch.setattr(SharedMemoryStore, "greatest_stamp", greatest)
+
+
 def unsafe_commit_believed_unheard(patch: pytest.MonkeyPatch) -> None:
     """A connection that is lost during COMMIT is taken for a COMMIT."""
 
@@ -246,6 +255,7 @@ def unsafe_nothing_is_locked(patch: pytest.MonkeyPatch) -> None:
         unsafe_timeout_releases_holds,
         unsafe_buried_processes_write_on,
         unsafe_another_process_keeps_its_stamps,
+        unsafe_a_process_tells_its_own_clock_alone,
         unsafe_commit_believed_unheard,
         unsafe_nothing_is_locked,
     ],

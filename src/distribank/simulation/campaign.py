@@ -26,6 +26,7 @@ from distribank.core.protocol import (
     Abort,
     Acknowledged,
     Answer,
+    ClockRead,
     Commit,
     Cut,
     Fate,
@@ -330,7 +331,8 @@ class Witness:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.said: list[Request] = []
+        self._written_before: dict[Request, int] = {}
+        """The greatest stamp that a bank had written when it was asked for its clock."""
 
     def arrived(self, node: Node, request: Request) -> None:
         """A request is about to be decided."""
@@ -341,7 +343,9 @@ class Witness:
                 seen["late prepare"] += known is not None and known.state is State.ABORTED
             elif isinstance(message, Commit | Abort) and known is not None and known.state in FORCED:
                 seen["the truth came as " + ("a commit" if isinstance(message, Commit) else "an abort")] += 1
-            elif isinstance(message, Snapshot) and message.at is not None:
+            elif isinstance(message, Snapshot) and message.at is None:
+                self._written_before.setdefault(request, node.last_stamp)
+            elif isinstance(message, Snapshot):
                 seen["snapshot had to wait"] += any(
                     row.state is State.PREPARED and row.prepared_at <= message.at for row in rows.values()
                 )
@@ -353,6 +357,11 @@ class Witness:
         for message, answer in zip(request.messages, answers, strict=True):
             if unkept := _not_on_disk(node, message, answer):
                 self._world.loop.fail(Violation(f"I3, I12: {node.code} says {unkept}, and its disk does not have it"))
+            written = self._written_before.get(request, 0)
+            if isinstance(answer, ClockRead) and answer.at < written:
+                self._world.loop.fail(
+                    Violation(f"I12: {node.name} says that its clock is at {answer.at}; on its disk was {written}")
+                )
             code = getattr(answer, "code", None)
             if code is not None:
                 seen[f"refused: {code}"] += 1
