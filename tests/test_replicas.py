@@ -7,12 +7,14 @@ the simulation has found since, each as small as it gets.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
+from distribank import recovery
 from distribank.bank import KeyName, TransferResult
 from distribank.breakages import OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
@@ -99,6 +101,28 @@ async def test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted(net:
     assert await net.banks[A1].recovery._claim() == 1
     gate.open.set()
     assert (await ordered).transaction.state in (State.COMMITTING, State.ENDED)
+
+
+async def test_a_database_that_is_away_is_no_bug_and_what_was_under_way_is_finished(
+    net: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.1)
+    monkeypatch.setattr(recovery, "CLAIM_EVERY", 0.1)
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await gate.reached.wait()
+    for name in (A1, A2):
+        store = net.banks[name].bank.store
+        assert isinstance(store, SharedMemoryStore)
+        store.cut_off(1.0)
+    gate.open.set()
+    with pytest.raises(OutcomeUnknown):
+        await ordered
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await asyncio.sleep(1.0)
+    await net.settle(identity)
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 async def test_an_account_whose_opening_was_not_heard_of_is_opened_once(net: World) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 from distribank.bank import Bank
-from distribank.breakages import DurabilityLost, Unreachable
+from distribank.breakages import DurabilityLost, StoreAway, Unreachable
 from distribank.core.protocol import IN_DOUBT, Answer, Fate, Message, Outcome, Refused, State, Transaction
 from distribank.ports import PeerStatus
 
@@ -109,10 +110,13 @@ class Recovery:
 
     async def _take_over(self) -> None:
         """The same while this bank serves, batches included."""
-        count = await self._claim()
-        if count:
-            log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
-        await self._bank.batching.resume()
+        try:
+            count = await self._claim()
+            if count:
+                log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
+            await self._bank.batching.resume()
+        except StoreAway as away:  # looked for again in a second
+            log.warning("%s: %s", self._bank.code, away)
 
     async def run(self) -> None:
         """Sweep for ever: what is due, and now and then what may be forgotten."""
@@ -181,8 +185,8 @@ class Recovery:
         finished = False
         try:
             finished = await self._attempt(transaction)
-        except DurabilityLost:
-            return  # the bank is stopping
+        except (DurabilityLost, StoreAway):
+            return  # the bank is stopping, or this is tried again
         finally:
             self._running -= 1
             due.running = False
@@ -272,8 +276,11 @@ class Recovery:
         """Forget protocol state that no message can still be about, and old keys; a bounded number at a time."""
         now = self._bank.rhythm.wall_ms()
         protocol_before, keys_before = now - self._retention_days * DAY_MS, now - KEY_DAYS * DAY_MS
-        while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
-            log.info("%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE)
+        with suppress(StoreAway):  # asked again in an hour
+            while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
+                log.info(
+                    "%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE
+                )
 
 
 def _in_words(answer: Answer) -> str:

@@ -8,6 +8,7 @@ feeding the same events.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from asyncio import Future
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import Final
 
 from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
 from distribank.bank.tasks import Tasks
-from distribank.breakages import Breakage, DurabilityLost, OutcomeUnknown, Unreachable
+from distribank.breakages import Breakage, DurabilityLost, OutcomeUnknown, StoreAway, Unreachable
 from distribank.core import coordinator
 from distribank.core.coordinator import Event, Situation
 from distribank.core.protocol import (
@@ -39,6 +40,8 @@ from distribank.core.protocol import (
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import legs_at
 from distribank.ports import Peers
+
+log = logging.getLogger("distribank.bank")
 
 ACKNOWLEDGEMENT_WAIT: Final = 1.0
 """Seconds that the holder's answer waits beyond the decision, so that normally *done* means *they have it*."""
@@ -151,6 +154,8 @@ class Coordinating:
         try:
             step = await self._collect_votes(drive)
             await self._announce(drive, step)
+        except StoreAway:
+            log.warning("%s is left to recovery: the database is out of reach", drive.transaction.id)
         except DurabilityLost as lost:
             # The bank is stopping: what the log holds decides. Whoever waits must not be told anything else.
             _fail(drive, lost)

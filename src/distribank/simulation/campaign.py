@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from distribank.breakages import StoreBreakage
+from distribank.breakages import DurabilityLost
 from distribank.core.batches import Batch
 from distribank.core.ledger import Account, Hold, HoldState
 from distribank.core.protocol import (
@@ -387,7 +387,7 @@ class _Listener(logging.Handler):
         if process is not None and not process.alive:
             return
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and isinstance(_first(error), StoreBreakage):
+        if error is not None and isinstance(_first(error), DurabilityLost):
             return
         words = record.getMessage()
         if error is None and ("by the operator" in words or ("clock_ahead" in words and self._wild_clocks)):
