@@ -1538,7 +1538,7 @@ MUTANTS: Final = (
         "distribank.bank.rhythm",
         "hlc.tick(max(self._last_stamp, floor), wall)",
         "hlc.tick(self._last_stamp, wall)",
-        "tests/test_replicas.py::"
+        "tests/test_two_processes.py::"
         "test_a_decision_is_stamped_later_than_what_another_process_wrote_whatever_its_clock_says",
     ),
     Mutant(
@@ -1589,7 +1589,7 @@ MUTANTS: Final = (
         "distribank.bank.ordering",
         "if known.id != identity and not named.answered",
         "if not named.answered",
-        "tests/test_replicas.py::test_a_transfer_whose_beginning_was_not_heard_of_is_driven_all_the_same",
+        "tests/test_two_processes.py::test_a_transfer_whose_beginning_was_not_heard_of_is_driven_all_the_same",
     ),
     Mutant(
         "a key that another process runs is not in progress",
@@ -1606,7 +1606,7 @@ MUTANTS: Final = (
         "distribank.bank.ordering",
         "            if _is_interrupted(drive.transaction):\n",
         "            if False:\n",
-        "tests/test_replicas.py::test_who_was_told_that_a_transfer_was_interrupted_is_told_so_again",
+        "tests/test_two_processes.py::test_who_was_told_that_a_transfer_was_interrupted_is_told_so_again",
     ),
     Mutant(
         "a consent that is given again is as new",
@@ -1614,7 +1614,7 @@ MUTANTS: Final = (
         "distribank.bank.custody",
         "            if landed is not None:  # this is run again: it has landed",
         "            if False:  # this is run again: it has landed",
-        "tests/test_replicas.py::test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since",
+        "tests/test_two_processes.py::test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since",
     ),
     Mutant(
         "what is driven here is aborted when it is found again",
@@ -1622,7 +1622,7 @@ MUTANTS: Final = (
         "distribank.recovery",
         " and not driven:\n",
         ":\n",
-        "tests/test_replicas.py::test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted",
+        "tests/test_two_processes.py::test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted",
     ),
     Mutant(
         "a batch ends with the database's absence",
@@ -1630,7 +1630,7 @@ MUTANTS: Final = (
         "distribank.bank.batching",
         "except (KeyInProgress, OutcomeUnknown, StoreAway):",
         "except KeyInProgress:",
-        "tests/test_replicas.py::test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long",
+        "tests/test_two_processes.py::test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long",
     ),
     Mutant(
         "an id is begun again that was aborted",
@@ -1638,7 +1638,7 @@ MUTANTS: Final = (
         "distribank.bank.ordering",
         "if verdict is Retry.NEW and known.id != identity:",
         "if verdict is Retry.NEW:",
-        "tests/test_replicas.py::test_an_id_that_was_aborted_unheard_of_is_never_used_again",
+        "tests/test_two_processes.py::test_an_id_that_was_aborted_unheard_of_is_never_used_again",
     ),
     Mutant(
         "what is being written is taken for forgotten",

@@ -51,6 +51,8 @@ BEAT_S: Final = 1.0
 """How often one that writes nothing says that it is alive."""
 AWAY_S: Final = 10.0
 """How long a decision waits for a server that cannot be reached."""
+CLOSE_S: Final = 5.0
+"""How long what still waits may take when the bank stops."""
 TOGETHER: Final = 256
 """Decisions that share one write, at most."""
 RETRY_S: Final = 0.02
@@ -225,7 +227,10 @@ class SharedStore(ABC):
         self._closing = False
         loop = asyncio.get_running_loop()
         self._heard_at = self._steady_since = loop.time()
+        self._under_way: list[Wanted] = []
         self._tasks = [loop.create_task(self._write(), name="write"), loop.create_task(self._beat(), name="beat")]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
 
     # What an engine does ------------------------------------------------------------------------------------------
 
@@ -321,16 +326,9 @@ class SharedStore(ABC):
             while not self._queue:
                 self._something.clear()
                 await self._something.wait()
-            wanted = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
-            try:
-                await self._until_decided(wanted)
-            except asyncio.CancelledError:
-                self._queue.extendleft(reversed(wanted))
-                raise
-            except BaseException as error:
-                self._queue.extendleft(reversed(wanted))
-                self._break(error)
-                return
+            self._under_way = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+            await self._until_decided(self._under_way)
+            self._under_way = []
 
     async def _until_decided(self, wanted: list[Wanted]) -> None:
         delay = RETRY_S
@@ -386,7 +384,7 @@ class SharedStore(ABC):
                 ended.append((each, await each.body(unit), None))
             except (*self.again, *self.met, *self.lost, *self.wrong):
                 raise
-            except Exception as error:
+            except Exception as error:  # a bug in one decision is not the others' that share its write
                 if unit.wrote:
                     raise AssertionError("a decision wrote, and then raised") from error
                 ended.append((each, None, error))
@@ -432,9 +430,6 @@ class SharedStore(ABC):
                 async with self._reader() as connection:
                     await self._say_alive(connection)
                 self._heard_at = loop.time()
-            except Fenced as fenced:
-                self._break(fenced)
-                return
             except (*self.lost, *self.again, *self.wrong) as error:
                 self._steady_since = loop.time() + BEAT_S
                 log.warning("the database is out of reach (%s)", error or type(error).__name__)
@@ -512,8 +507,9 @@ class SharedStore(ABC):
             return
         self._closing = True
         if self._broken is None:
-            with suppress(StoreAway, DurabilityLost):
-                await self.decide((), _nothing)
+            with suppress(StoreAway, DurabilityLost, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self.decide((), _nothing)
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -529,20 +525,26 @@ class SharedStore(ABC):
         if self._broken is not None:
             raise self._gone()
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """One of the two that run as long as the store is open has ended: because it was closed, or it broke."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._break(error)
+
     def _break(self, cause: BaseException) -> None:
         """This replica must stop: tell everyone, once. What it was writing is committed, or it is not."""
-        first = self._broken is None
-        if self._broken is None:
-            self._broken = DurabilityLost(
-                f"this process must stop ({type(cause).__name__}: {cause}), and what the database holds decides"
-            )
-            self._broken.__cause__ = cause
-        for each in self._queue:  # what was under way when another found that all is over is back in it by now
+        if self._broken is not None:
+            return
+        self._broken = DurabilityLost(
+            f"this process must stop ({type(cause).__name__}: {cause}), and what the database holds decides"
+        )
+        self._broken.__cause__ = cause
+        for each in (*self._under_way, *self._queue):
             if not each.future.done():
                 each.future.set_exception(self._gone())
                 each.future.exception()
         self._queue.clear()
-        if first and self._on_broken is not None:
+        if self._on_broken is not None:
             self._on_broken(self._broken)
 
     def _gone(self) -> DurabilityLost:
