@@ -196,9 +196,12 @@ SUITES: Final = {
         "tests/test_transfers.py tests/test_adversity.py tests/test_pitfalls.py tests/test_snapshots.py "
         "tests/test_showing.py tests/test_suspense_routes.py tests/test_heuristic_routes.py tests/test_auditing.py "
         "tests/test_account_routes.py tests/test_transfer_routes.py tests/test_linked_accounts.py "
-        "tests/test_traces.py tests/test_contract.py"
+        "tests/test_traces.py tests/test_contract.py tests/test_two_processes.py"
     ),
-    "store": "tests/test_store_contract.py tests/test_store_sqlite.py tests/test_migration.py tests/test_transfers.py",
+    "store": (
+        "tests/test_store_contract.py tests/test_store_sharing.py tests/test_store_sqlite.py tests/test_migration.py "
+        "tests/test_transfers.py tests/test_two_processes.py"
+    ),
     "peers": "tests/test_signatures.py tests/test_interbank.py tests/test_wire.py tests/test_peers.py",
     "api": (
         "tests/test_tokens.py tests/test_authority.py tests/test_sign_in.py tests/test_throttle.py "

@@ -41,6 +41,7 @@ from distribank.store import put
 from distribank.store.group import GroupCommit
 from distribank.store.memory import MemoryStore
 from distribank.store.postgres import PostgresStore
+from distribank.store.shared_memory import SharedMemory, SharedMemoryStore
 from distribank.store.sqlite import SqliteStore
 from tests.postgres_server import drop, shared_server
 
@@ -175,6 +176,20 @@ class InMemory(Place):
         await self._open.wait()
         if self.failure is not None:
             raise self.failure
+
+
+class InSharedMemory(Place):
+    """A simulated shared database. Its replicas are as many as ``opened`` is asked for."""
+
+    def __init__(self, _directory: Path | None = None) -> None:
+        super().__init__()
+        self.server = SharedMemory()
+
+    async def opened(self) -> SharedMemoryStore:
+        return self.server.join(on_broken=self.broken.append, on_flush=self.note_flush)
+
+    async def lose_disk(self) -> None:
+        self.server = SharedMemory()
 
 
 class OnPostgres(Place):

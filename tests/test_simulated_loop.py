@@ -82,6 +82,42 @@ def test_a_process_dies_before_the_step_that_was_named_and_only_unwinds(steps: i
     assert run(main()) == [*lived, *(["unwound"] if lived else [])]
 
 
+async def _ticking(process: Process, ticks: list[float], ended: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            await asyncio.sleep(1)
+            ticks.append(loop.time())
+    finally:
+        ended.append(loop.time())
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["thaws", "is killed"])
+def test_a_frozen_process_misses_its_time_and_goes_on_where_it_was(killed: bool) -> None:
+    async def main() -> tuple[list[float], list[float]]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimulatedLoop)
+        process = Process("frozen")
+        ticks: list[float] = []
+        ended: list[float] = []
+        task = loop.create_task(_ticking(process, ticks, ended), context=process.context())
+        await asyncio.sleep(1.5)
+        loop.freeze(process)
+        await asyncio.sleep(3)
+        assert ticks == [1]
+        if killed:
+            loop.kill(process)
+        else:
+            loop.thaw(process)
+        await asyncio.sleep(2)
+        task.cancel()
+        await asyncio.wait([task])
+        return ticks, ended
+
+    ticks, ended = run(main())
+    assert (ticks, ended) == (([1], [4.5]) if killed else ([1, 4.5, 5.5], [6.5]))
+
+
 # What is checked against each flush -------------------------------------------------------------------------------
 
 

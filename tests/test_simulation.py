@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from distribank.core.protocol import Commit, Fate, Message, Outcome, Prepare, St
 from distribank.simulation.campaign import Failed, simulate
 from distribank.simulation.many import Record, Sums, run_many, story
 from distribank.store.group import GroupCommit
+from distribank.store.shared_memory import Away, SharedMemory, SharedMemoryStore
+from distribank.store.sharing import SharedUnit
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -56,7 +59,7 @@ def test_a_seed_runs_the_same_course_in_every_process_whatever_its_hash_seed(tmp
     courses = set()
     for hash_seed in ("0", "1", "777"):
         fingerprints = []
-        for seed in ("11", "12", "36", "114"):
+        for seed in ("6", "11", "12", "36", "114"):
             file = tmp_path / f"{hash_seed}-{seed}.txt"
             distribank("simulate", "--seed", seed, "--transcript", str(file), PYTHONHASHSEED=hash_seed)
             found = re.search("fingerprint ([0-9a-f]{64})", file.read_text())
@@ -201,6 +204,45 @@ def unsafe_timeout_releases_holds(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(participant, "step", step)
 
 
+def unsafe_buried_processes_write_on(patch: pytest.MonkeyPatch) -> None:
+    """A process that was thought dead, and whose work was taken over, goes on when it wakes up."""
+
+    async def alive(_self: SharedMemoryStore, _connection: Any, _stamp: int = 0) -> None:
+        """Nobody is asked."""
+
+    patch.setattr(SharedMemoryStore, "_say_alive", alive)
+
+
+def unsafe_another_process_keeps_its_stamps(patch: pytest.MonkeyPatch) -> None:
+    """A process looks at its own clock alone, whatever another has written."""
+    patch.setattr(SharedUnit, "floor", property(lambda _: 0))
+
+
+def unsafe_a_process_tells_its_own_clock_alone(patch: pytest.MonkeyPatch) -> None:
+    """Asked for the time of a snapshot, a process answers without what another has written."""
+
+    async def greatest(_self: SharedMemoryStore) -> int:
+        return 0
+
+    patch.setattr(SharedMemoryStore, "greatest_stamp", greatest)
+
+
+def unsafe_commit_believed_unheard(patch: pytest.MonkeyPatch) -> None:
+    """A connection that is lost during COMMIT is taken for a COMMIT."""
+
+    async def commit(self: SharedMemoryStore, connection: Any) -> None:
+        with suppress(Away):
+            await really(self, connection)
+
+    really = SharedMemoryStore._commit
+    patch.setattr(SharedMemoryStore, "_commit", commit)
+
+
+def unsafe_nothing_is_locked(patch: pytest.MonkeyPatch) -> None:
+    """Each process has locks of its own, and none in the database."""
+    patch.setattr(SharedMemory, "lock", lambda *_of, **_more: None)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "unsafe",
@@ -211,6 +253,11 @@ def unsafe_timeout_releases_holds(patch: pytest.MonkeyPatch) -> None:
         unsafe_answered_while_voting,
         unsafe_snapshot_without_the_clock,
         unsafe_timeout_releases_holds,
+        unsafe_buried_processes_write_on,
+        unsafe_another_process_keeps_its_stamps,
+        unsafe_a_process_tells_its_own_clock_alone,
+        unsafe_commit_believed_unheard,
+        unsafe_nothing_is_locked,
     ],
 )
 def test_an_unsafe_bank_is_found_within_some_seeds(

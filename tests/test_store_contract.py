@@ -37,8 +37,10 @@ from tests.stores import (
     PEER,
     STAMP,
     InMemory,
+    InSharedMemory,
     OnPostgres,
     OnSqlite,
+    Place,
     World,
     account,
     assignment,
@@ -66,7 +68,7 @@ from tests.stores import (
 THIRD = "00000003"
 
 
-@pytest.fixture(params=["sqlite", "memory", "postgres"])
+@pytest.fixture(params=["sqlite", "memory", "postgres", "shared memory"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """A store of any engine."""
     async with a_world(request.param, tmp_path) as made:
@@ -82,7 +84,9 @@ async def alone(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @asynccontextmanager
 async def a_world(engine: str, directory: Path) -> AsyncIterator[World]:
-    place = {"sqlite": OnSqlite, "memory": InMemory, "postgres": OnPostgres}[engine](directory)
+    engines: dict[str, Callable[[Path], Place]]
+    engines = {"sqlite": OnSqlite, "memory": InMemory, "postgres": OnPostgres, "shared memory": InSharedMemory}
+    place = engines[engine](directory)
     world = World(place, await place.opened())
     try:
         yield world

@@ -18,7 +18,7 @@ from distribank.core.ledger import Account
 from distribank.core.protocol import State, Transaction
 from distribank.core.restoration import Restoration
 from distribank.ports import Unit
-from distribank.store import postgres, postgres_backup, postgres_opening, put
+from distribank.store import postgres_backup, postgres_opening, put, sharing
 from distribank.store import postgres_words as words
 from distribank.store.postgres import PostgresStore
 from tests.postgres_server import Server, shared_server
@@ -182,8 +182,8 @@ async def test_an_idle_replica_stays_alive_and_a_silent_one_is_buried_after_its_
     begun = asyncio.get_running_loop().time()
     while not await two[1].claim(10):
         await asyncio.sleep(0.2)
-        assert asyncio.get_running_loop().time() - begun < postgres.LEASE_S + 5
-    assert asyncio.get_running_loop().time() - begun > postgres.LEASE_S - postgres.BEAT_S - 0.5
+        assert asyncio.get_running_loop().time() - begun < sharing.LEASE_S + 5
+    assert asyncio.get_running_loop().time() - begun > sharing.LEASE_S - sharing.BEAT_S - 0.5
     await put(two[1], [record(transaction_id(1), 1)])  # whoever went on saying so is alive
 
 
@@ -195,8 +195,8 @@ class Cut(PostgresStore):
 
     cuts = 0
 
-    async def _connected(self) -> Any:
-        connection = await super()._connected()
+    async def _begin(self) -> Any:
+        connection = await super()._begin()
         return Cutting(connection, self) if self.cuts else connection
 
 
@@ -241,7 +241,7 @@ async def test_a_commit_that_nobody_heard_of_is_settled_by_writing_and_done_once
 async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "AWAY_S", 0.5)
+    monkeypatch.setattr(sharing, "AWAY_S", 0.5)
     server = Server(tmp_path / "server").make().start()
     try:
         await server.execute("CREATE DATABASE bank")
@@ -253,7 +253,7 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
         with pytest.raises(StoreAway):
             await store.get(Transaction, transaction_id(1))
         server.start()
-        monkeypatch.setattr(postgres, "AWAY_S", 30)
+        monkeypatch.setattr(sharing, "AWAY_S", 30)
         assert [row.id for row in await store.claim(10)] == [transaction_id(1)]  # all that it drives, once
         assert await store.claim(10) == []
         await put(store, [transaction(2)])

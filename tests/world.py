@@ -3,6 +3,9 @@
 Each bank is the real ``Bank`` with real recovery on the store engine of the tests; only the wire is replaced, by
 ``Wire``, which delivers a message straight to the other bank unless the test's ``weather`` says otherwise. What the
 wire promises is what ``ports.Peers`` promises.
+
+A bank named in *shared* runs as two processes (``99990001#1`` and ``99990001#2``) over one shared store, behind one
+address: whoever asks the bank meets the one that stands in *front*.
 """
 
 from __future__ import annotations
@@ -25,12 +28,18 @@ from distribank.ports import PeerStatus, PeerView
 from distribank.recovery import Recovery
 from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
+from distribank.store.shared_memory import SharedMemory, SharedMemoryStore
 from tests.engines import ENGINE, Databases, in_memory
 
 Weather = Callable[[str, str, Message], Awaitable[str]]
 """What happens to one message from one bank to another: "deliver", "lose request", "lose answer"; it may wait first."""
 
 CPFS = ["52998224725", "11144477735", "12345678909", "39053344705", "98765432100", "22233366638"]
+
+
+def code_of(name: str) -> str:
+    """The bank to which a process belongs."""
+    return name.partition("#")[0]
 
 
 def codes(count: int) -> list[str]:
@@ -50,9 +59,10 @@ class WallClock:
 class Wire:
     """``ports.Peers`` for banks in one process."""
 
-    def __init__(self, world: World, me: str) -> None:
+    def __init__(self, world: World, name: str) -> None:
+        self.name = name
         self._world = world
-        self._me = me
+        self._me = code_of(name)
         self.on_return: Callable[[str], None] = lambda _bank: None
         self.offline: set[str] = set()
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -65,13 +75,13 @@ class Wire:
         return answer
 
     def view(self, bank: str) -> PeerView | None:
-        if bank == self._me or bank not in self._world.banks:
+        if bank == self._me or bank not in self._world.stores:
             return None
         status = PeerStatus.OFFLINE if bank in self.offline else PeerStatus.ONLINE
         return PeerView(bank, f"Bank {bank}", f"http://{bank}", status, 0, None, None)
 
     def views(self) -> list[PeerView]:
-        return [view for bank in sorted(self._world.banks) if (view := self.view(bank))]
+        return [view for bank in sorted(self._world.stores) if (view := self.view(bank))]
 
     async def _carry(self, bank: str, message: Message, until: float | None, answer: asyncio.Future[Answer]) -> None:
         try:
@@ -96,19 +106,19 @@ class Wire:
                 await asyncio.sleep(0.01)  # the back-off that ports.Peers promises
 
     async def _once(self, bank: str, message: Message) -> Answer:
-        fate = await self._world.weather(self._me, bank, message)
-        other = self._world.banks[bank]
+        fate = await self._world.weather(self.name, bank, message)
+        other = self._world.banks.get(self._world.front.get(bank, bank))
         if fate == "lose request" or other is None or not (other.bank.ready or _may_tell(other.bank, message)):
             raise Unreachable(bank, "lost on the way there")
-        clock = self._world.banks[self._me].bank.rhythm.stamp()
+        clock = self._world.banks[self.name].bank.rhythm.stamp()
         try:
             (answer,) = await other.bank.participating.receive(self._me, clock, [message])
         except StoreBreakage as broken:
             raise Unreachable(bank, "it died before it could answer") from broken
-        self._world.answered.append((self._me, bank, message, answer))
+        self._world.answered.append((self.name, other.wire.name, message, answer))
         if fate == "lose answer":
             raise Unreachable(bank, "lost on the way back")
-        self._world.banks[self._me].bank.rhythm.hear(other.bank.rhythm.stamp())
+        self._world.banks[self.name].bank.rhythm.hear(other.bank.rhythm.stamp())
         return answer
 
 
@@ -136,6 +146,11 @@ class World:
     answered: list[tuple[str, str, Message, Answer]] = field(default_factory=list)
     banks: dict[str, Running] = field(default_factory=dict)
     stores: dict[str, Any] = field(default_factory=dict)
+    """By bank; where several processes share one, that of one which lives."""
+    shared: tuple[str, ...] = ()
+    front: dict[str, str] = field(default_factory=dict)
+    """Which process of a shared bank is met at its address."""
+    servers: dict[str, SharedMemory] = field(default_factory=dict)
     group: asyncio.TaskGroup = field(init=False)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -151,18 +166,23 @@ class World:
 
         self.weather: Weather = deliver
 
-    async def start(self, code: str) -> Running:
-        """Start a bank on its store, new or old, and let recovery read the log."""
-        store = self.stores.get(code)
+    def at(self, code: str) -> Running:
+        """The process that is met at this bank's address."""
+        return self.banks[self.front.get(code, code)]
+
+    async def start(self, name: str) -> Running:
+        """Start a bank, or one process of a shared one, on its store, new or old, and let recovery read the log."""
+        code = code_of(name)
+        store = self._join(name) if code in self.shared else self.stores.get(code)
         if store is None:
             if self.databases is not None:
                 store = await self.databases.open(code, self._flushed)
             else:
                 store = self.make_store(code, self._flushed)
             self.stores[code] = store
-        wire = Wire(self, code)
+        wire = Wire(self, name)
         self.starts += 1
-        chance = random.Random(f"{code} {self.starts}")  # noqa: S311 - repeatable, not secret
+        chance = random.Random(f"{name} {self.starts}")  # noqa: S311 - repeatable, not secret
         bank = Bank(
             code,
             f"Bank {code}",
@@ -176,21 +196,37 @@ class World:
         recovery = Recovery(bank)
         stop, up = asyncio.Event(), asyncio.Event()
         running = Running(bank, recovery, stop, self.group.create_task(_serve(bank, recovery, stop, up)), wire)
-        self.banks[code] = running
+        self.banks[name] = running
         await up.wait()
         for other in self.banks.values():
             other.wire.on_return(code)
         return running
 
-    async def crash(self, code: str, *, keep_in_flight: bool = False) -> None:
-        """Kill a bank: nothing more is written, and what was not durable is gone (see ``MemoryStore.crash``)."""
-        running = self.banks[code]
-        store = self.stores[code]
+    def _join(self, name: str) -> SharedMemoryStore:
+        code = code_of(name)
+        server = self.servers.get(code)
+        if server is None:
+            server = self.servers[code] = SharedMemory(chance=random.Random(code))  # noqa: S311 - repeatable, not secret
+        chance = random.Random(f"store of {name} {self.starts}")  # noqa: S311 - repeatable, not secret
+        store = server.join(chance=chance, on_flush=lambda _seconds, _writes: self.changed.set())
+        self.stores.setdefault(code, store)
+        self.front.setdefault(code, name)
+        return store
+
+    async def crash(self, name: str, *, keep_in_flight: bool = False) -> None:
+        """Kill a process: nothing more is written, and what was not durable is gone (see ``MemoryStore.crash``)."""
+        running, code = self.banks[name], code_of(name)
+        store: Any = running.bank.store
+        if code in self.shared:
+            store.die()
+            others = [each for each, other in self.banks.items() if code_of(each) == code and other.bank.ready]
+            self.stores[code] = next((self.banks[each].bank.store for each in others if each != name), store)
+        else:
+            left = store.crash(keep_in_flight=keep_in_flight)
+            if self.databases is not None:
+                left = await self.databases.open(code, self._flushed, dead=store)
+            self.stores[code] = left
         running.bank.ready = False
-        left = store.crash(keep_in_flight=keep_in_flight)
-        if self.databases is not None:
-            left = await self.databases.open(code, self._flushed, dead=store)
-        self.stores[code] = left
         running.stop.set()
         await running.stopped
 
@@ -200,7 +236,7 @@ class World:
     # What people do
 
     async def person(self, code: str, which: int = 0, name: str = "Maria da Silva") -> Holder:
-        bank = self.banks[code].bank
+        bank = self.at(code).bank
         known = await bank.custody.holder_by_cpf(CPFS[which])
         if known is not None:
             return known
@@ -210,7 +246,7 @@ class World:
 
     async def account(self, code: str, money: int = 0, which: int = 0) -> str:
         """Open an individual account for a person, with *money* centavos in it; its number."""
-        bank = self.banks[code].bank
+        bank = self.at(code).bank
         holder = await self.person(code, which)
         account = await bank.custody.open_account(holder, AccountType.INDIVIDUAL)
         assert isinstance(account, Account)
@@ -223,7 +259,7 @@ class World:
         self, code: str, number: str, amount: int, which: int = 0, kind: EntryKind = EntryKind.DEPOSIT
     ) -> Refusal | None:
         holder = await self.person(code, which)
-        done = await self.banks[code].bank.custody.cash(holder.holder_id, number, kind, amount, self.key(), "f")
+        done = await self.at(code).bank.custody.cash(holder.holder_id, number, kind, amount, self.key(), "f")
         assert done is not None
         return done.refusal
 
@@ -238,7 +274,7 @@ class World:
         days: int = 1,
     ) -> str:
         holder = await self.person(code, which)
-        made = await self.banks[code].bank.custody.give_consent(
+        made = await self.at(code).bank.custody.give_consent(
             holder, number, to, each, total, self.clock.wall_ms() + days * 86_400_000
         )
         assert made is not None
@@ -251,7 +287,7 @@ class World:
         """Order a transfer; a leg is (bank, account, centavos), negative for a debit."""
         holder = await self.person(at, which)
         key = key or self.key()
-        return await self.banks[at].bank.ordering.order(
+        return await self.at(at).bank.ordering.order(
             holder, make_legs(*legs), None, KeyName(holder.holder_id, "transfers", key, repr(legs)), wait
         )
 
@@ -274,7 +310,7 @@ class World:
         """Wait until no bank has *transaction* unfinished."""
 
         async def settled() -> bool:
-            return not any([await self._unfinished(code, transaction) for code in self.banks])
+            return not any([await self._unfinished(code, transaction) for code in self.stores])
 
         await self.until(settled)
 
@@ -344,7 +380,8 @@ async def world(count: int, **settings: object) -> AsyncIterator[World]:
         async with asyncio.TaskGroup() as group:
             made.group = group
             for code in codes(count):
-                await made.start(code)
+                for name in (f"{code}#1", f"{code}#2") if code in made.shared else (code,):
+                    await made.start(name)
             try:
                 yield made
             finally:
@@ -353,6 +390,9 @@ async def world(count: int, **settings: object) -> AsyncIterator[World]:
                 for task in list(group._tasks):  # type: ignore[attr-defined]
                     if task is not asyncio.current_task() and not any(task is r.stopped for r in made.banks.values()):
                         task.cancel()
+        for running in made.banks.values():
+            if running.bank.store.shared and made.databases is None:
+                await running.bank.store.close()
     finally:
         if made.databases is not None:
             await made.databases.close()

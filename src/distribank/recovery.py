@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 from distribank.bank import Bank
-from distribank.breakages import StoreAway, StoreBreakage, Unreachable
+from distribank.breakages import DurabilityLost, StoreAway, Unreachable
 from distribank.core.protocol import IN_DOUBT, Answer, Fate, Message, Outcome, Refused, State, Transaction
 from distribank.ports import PeerStatus
 
@@ -113,11 +114,11 @@ class Recovery:
         """The same while this bank serves, batches included."""
         try:
             count = await self._claim()
+            if count:
+                log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
             await self._bank.batching.resume()
-        except StoreAway:
-            return  # it is looked again in a moment
-        if count:
-            log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
+        except StoreAway as away:  # looked for again in a second
+            log.warning("%s: %s", self._bank.code, away)
 
     async def run(self) -> None:
         """Sweep for ever: what is due, and now and then what may be forgotten."""
@@ -149,9 +150,8 @@ class Recovery:
 
     async def _restart(self, known: Transaction) -> None:
         """Feed the restart event. What it sends is sent by the sweeps: together, and no more than a peer can take."""
-        if self._bank.coordinating.drives(known.id):
-            return
-        if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation:
+        driven = self._bank.coordinating.drives(known.id)
+        if known.state is State.PREPARING and known.incarnation == self._bank.store.incarnation and not driven:
             await self._presume_abort(known)
         else:
             self.watch(known, 0)
@@ -189,8 +189,8 @@ class Recovery:
         finished = False
         try:
             finished = await self._attempt(transaction)
-        except StoreBreakage:
-            return  # the bank is stopping, or its database is out of reach: later, then
+        except (DurabilityLost, StoreAway):
+            return  # the bank is stopping, or this is tried again
         finally:
             self._running -= 1
             due.running = False
@@ -280,8 +280,11 @@ class Recovery:
         """Forget protocol state that no message can still be about, and old keys; a bounded number at a time."""
         now = self._bank.rhythm.wall_ms()
         protocol_before, keys_before = now - self._retention_days * DAY_MS, now - KEY_DAYS * DAY_MS
-        while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
-            log.info("%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE)
+        with suppress(StoreAway):  # asked again in an hour
+            while await self._bank.store.collect(protocol_before, keys_before, COLLECT_AT_ONCE):
+                log.info(
+                    "%s: forgot up to %d rows that nothing can refer to any more", self._bank.code, COLLECT_AT_ONCE
+                )
 
 
 def _in_words(answer: Answer) -> str:

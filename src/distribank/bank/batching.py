@@ -14,7 +14,7 @@ from typing import Final
 from distribank.bank.ordering import Ordering
 from distribank.bank.rhythm import Moment, Rhythm
 from distribank.bank.tasks import Tasks
-from distribank.breakages import Busy, KeyInProgress
+from distribank.breakages import Busy, KeyInProgress, OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure, item_route
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
@@ -134,15 +134,21 @@ class Batching:
                 await self._one_after_the_other(batch, holder)
             else:
                 await self._all_at_once(batch, holder)
-            finished = replace(batch, finished_at=self._rhythm.wall_ms())
-
-            async def finish(moment: Moment) -> None:
-                moment.write([finished])
-
-            await self._rhythm.decide([f"batch:{batch.batch_id}"], finish)
-            await self._store.flushed()
+            await self._finish(replace(batch, finished_at=self._rhythm.wall_ms()))
         finally:
             self._running.pop(batch.batch_id).set_result(None)
+
+    async def _finish(self, finished: Batch) -> None:
+        async def finish(moment: Moment) -> None:
+            moment.write([finished])
+
+        while True:
+            try:
+                await self._rhythm.decide([f"batch:{finished.batch_id}"], finish)
+                await self._store.flushed()
+                return
+            except StoreAway:  # nobody else runs it: it is finished once the database is back
+                await asyncio.sleep(LOOK_S)
 
     async def _one_after_the_other(self, batch: Batch, holder: Holder) -> None:
         for index, item in enumerate(batch.items):
@@ -172,9 +178,12 @@ class Batching:
         key = KeyName(holder.holder_id, item_route(batch.batch_id), str(index), "")
         while True:
             try:
-                return await self._ordering.order_and_finish(holder, item.legs, item.description, key)
-            except KeyInProgress:  # begun by another process of this bank, which has stopped: somebody will finish it
-                await asyncio.sleep(LOOK_S)
+                done = await self._ordering.order_and_finish(holder, item.legs, item.description, key)
+                if done.because is None or done.because.code is not Code.INTERRUPTED:
+                    return done
+            except (KeyInProgress, OutcomeUnknown, StoreAway):
+                pass  # begun by a process that has stopped, or the database is out of reach: the key will tell
+            await asyncio.sleep(LOOK_S)  # what another process has interrupted runs anew, under another id
 
     async def _result(self, batch_id: str, *, replayed: bool = False) -> BatchResult:
         batch = await self._store.get(Batch, batch_id)

@@ -100,8 +100,13 @@ class Custody:
             return Refusal(Code.INVALID_APPROVAL, f"between 1 and {len(people)} holders can approve a debit")
         names = ["counter:account", *([f"company:{company[1]}"] if company else [])]
         opened_at = self._rhythm.wall_ms()
+        tried: list[Account] = []
 
         async def open_it(moment: Moment) -> Account | Refusal:
+            for account in tried:  # where this is run again: what it wrote may have landed unheard of
+                landed = await moment.get(Account, account.number)
+                if landed is not None and (landed.holders, landed.opened_at) == (people, opened_at):
+                    return landed
             if company is not None and await moment.get(Company, company[1]) is not None:
                 return Refusal(Code.COMPANY_EXISTS, "this company has an account at this bank")
             counter = await moment.get(Counter, "account") or Counter("account")
@@ -110,6 +115,7 @@ class Custody:
             business = Company(company[1], company[0], number) if company else None
             account = Account(number, type, people, needed, opened_at, business, rule=rule)
             moment.write([counter, account, *([business] if business else [])])
+            tried.append(account)
             return account
 
         opened = await self._rhythm.decide(names, open_it)
@@ -209,6 +215,9 @@ class Custody:
             account = await moment.get(Account, number)
             if account is None or not account.is_held_by(holder.cpf):
                 return None
+            landed = await moment.get(Consent, consent_id)
+            if landed is not None:  # this is run again: it has landed unheard of, and may have been used since
+                return landed
             if self._peers.view(initiator_bank) is None:
                 return Refusal(Code.UNKNOWN_BANK, "no such other bank in this network", initiator_bank)
             if account.closed_at is not None:

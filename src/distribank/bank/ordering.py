@@ -15,7 +15,7 @@ from typing import Final
 
 from distribank.bank.coordinating import Coordinating, Drive
 from distribank.bank.rhythm import Moment, Rhythm, account_locks, ledger_of, positions_of
-from distribank.breakages import Busy, KeyInProgress, KeyReused
+from distribank.breakages import Busy, KeyInProgress, KeyReused, OutcomeUnknown
 from distribank.core import coordinator
 from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
@@ -71,8 +71,10 @@ class Ordering:
             raise Busy
         known, drive, replayed = await self._begin(holder, legs, description, key)
         if drive is not None and await self._answerable(drive, wait):
+            if _is_interrupted(drive.transaction):
+                await self._promise_to_find(known, key)
             return TransferResult(drive.transaction)
-        if known.state is State.PREPARING:
+        if known.state is State.PREPARING or _is_interrupted(known):
             await self._promise_to_find(known, key)
         return TransferResult(await self._durable(known.id), replayed)
 
@@ -118,8 +120,8 @@ class Ordering:
         order = Order(end_to_end, holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs)
 
         async def begin(moment: Moment) -> Step:
-            earlier = await self._earlier(moment, key)
-            if earlier is not None:  # this very one, where it is run again: what it wrote may have landed unheard of
+            earlier = await self._earlier(moment, key, identity)
+            if earlier is not None:
                 return Step(earlier)
             ledger = await moment.ledger(accounts)
             now = moment.now()
@@ -154,8 +156,11 @@ class Ordering:
         assert known is not None
         return known, drives[0] if drives else None, known.id != identity
 
-    async def _earlier(self, moment: Moment, key: KeyName) -> Transaction | None:
-        """The transaction that this key stands for, if its client may hear of it now."""
+    async def _earlier(self, moment: Moment, key: KeyName, identity: str) -> Transaction | None:
+        """The transaction that this key stands for, if its client may hear of it now.
+
+        It is *identity*, which is about to begin, where this is run again: what it wrote had landed unheard of.
+        """
         named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
         if named is None:
             return None
@@ -163,10 +168,10 @@ class Ordering:
         verdict = judge(named, key.fingerprint, known.because if known else None)
         if verdict is Retry.CONFLICT:
             raise KeyReused
-        if verdict is Retry.NEW:
-            return None
         assert known is not None, f"key names {named.subject}, which is not in the store"
-        if not named.answered and self._is_under_way(known):
+        if verdict is Retry.NEW and known.id != identity:  # an id is used once, whatever became of it
+            return None
+        if known.id != identity and not named.answered and self._is_under_way(known):
             raise KeyInProgress(known.id)
         return known
 
@@ -228,14 +233,24 @@ class Ordering:
         return True
 
     async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
-        """A 202 is a promise: once this is durable the key finds this transfer, crash or not."""
+        """A 202 is a promise: once this is durable the key finds this transfer, crash or not.
 
-        async def promise(moment: Moment) -> None:
+        So is the word that it was interrupted, by another process of this bank. Raises ``OutcomeUnknown`` where
+        somebody has asked again before, and the key has run anew.
+        """
+
+        async def promise(moment: Moment) -> bool:
             named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
             if named is not None and named.subject == known.id and not named.answered:
                 moment.write([replace(named, answered=True)])
+            return named is None or named.subject == known.id
 
-        await self._rhythm.decide([key.lock], promise)
+        if not await self._rhythm.decide([key.lock], promise):
+            raise OutcomeUnknown(known.id)
+
+
+def _is_interrupted(known: Transaction) -> bool:
+    return known.because is not None and known.because.code is Code.INTERRUPTED
 
 
 async def _done_within(future: Future[None], seconds: float) -> bool:

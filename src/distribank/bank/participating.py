@@ -124,11 +124,13 @@ class Participating:
         assert known is not None, f"{transaction} is not known here"
         if known.role is Role.COORDINATOR:
             return _coordinated(known)
-        step = await self._resolve(transaction, Event.RESOLVE, force=(verdict, reason))
+        tried: list[int] = []
+        step = await self._resolve(transaction, Event.RESOLVE, force=(verdict, reason), tried=tried)
         await self._store.flushed()
-        if isinstance(step.answer, Refused):
-            return _not_in_doubt(step.transaction)
         heuristic = await self._store.get(Heuristic, transaction)
+        if isinstance(step.answer, Refused):  # by itself, where it is run again: it may have landed unheard of
+            own = heuristic is not None and heuristic.decided_at in tried and heuristic.decision is verdict
+            return heuristic if heuristic is not None and own else _not_in_doubt(step.transaction)
         assert heuristic is not None, f"what was forced of {transaction} vanished"
         return heuristic
 
@@ -229,9 +231,18 @@ class Participating:
         return await self._feed(moment, known, message.transaction, Event.ABORT, abort=message)
 
     async def _resolve(
-        self, transaction: str, event: Event, *, at: int = 0, force: tuple[Verdict, str] | None = None
+        self,
+        transaction: str,
+        event: Event,
+        *,
+        at: int = 0,
+        force: tuple[Verdict, str] | None = None,
+        tried: list[int] | None = None,
     ) -> Step:
-        """Feed an outcome, or a guess, with everything that the transaction touches here locked."""
+        """Feed an outcome, or a guess, with everything that the transaction touches here locked.
+
+        *tried* is told when each attempt at a guess would have been made.
+        """
         while True:
             accounts = _accounts_of(await self._store.get(Transaction, transaction))
 
@@ -239,7 +250,10 @@ class Participating:
                 known = await moment.get(Transaction, transaction)
                 if _accounts_of(known) != accounts:
                     return None
-                return await self._feed(moment, known, transaction, event, at=at, force=force)
+                step = await self._feed(moment, known, transaction, event, at=at, force=force)
+                if tried is not None:
+                    tried.extend(row.decided_at for row in step.changes if isinstance(row, Heuristic))
+                return step
 
             step = await self._rhythm.decide([transaction_lock(transaction), *account_locks(accounts)], feed)
             if step is not None:

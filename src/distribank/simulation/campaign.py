@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
 
-from distribank.breakages import StoreBreakage
+from distribank.breakages import DurabilityLost
 from distribank.core.batches import Batch
 from distribank.core.ledger import Account, Hold, HoldState
 from distribank.core.protocol import (
@@ -26,6 +26,7 @@ from distribank.core.protocol import (
     Abort,
     Acknowledged,
     Answer,
+    ClockRead,
     Commit,
     Cut,
     Fate,
@@ -51,9 +52,12 @@ from distribank.simulation.people import People
 from distribank.simulation.verdict import Verdict
 from distribank.simulation.world import Node, World
 from distribank.store.group import Group
+from distribank.store.shared_memory import SharedMemoryStore
 
 CONVERGED_WITHIN: Final = 10.0
 """Seconds of virtual time behind the last fault after which nothing may be unfinished or held (I10)."""
+TAKEN_OVER_WITHIN: Final = 6.0
+"""So much longer where a process that died, or was thought dead, has its work taken over by another."""
 GIVE_UP: Final = 300.0
 """Seconds of virtual time after which a client that still has no answer is a failure."""
 
@@ -63,8 +67,10 @@ SITUATIONS: Final = frozenset(
     {
         "202",
         "KeyInProgress",
+        "StoreAway",
         "Unreachable",
         "a clock beyond all bounds",
+        "a frozen write was ended",
         "aborted",
         "ambush",
         "asked again",
@@ -78,7 +84,10 @@ SITUATIONS: Final = frozenset(
         "audit: the auditor died",
         "audit: bank_unreachable",
         "audit: clock_ahead",
+        "commit landed unheard of",
+        "commit was unsure",
         "committed",
+        "consent given in the storm",
         "consent revoked",
         "cooperative termination",
         "crash",
@@ -97,11 +106,14 @@ SITUATIONS: Final = frozenset(
         "forced commit, truth commit",
         "forced during a flush",
         "forced for longer than the retention",
+        "fenced",
+        "frozen",
         "hung up",
         "interrupted",
         "late prepare",
         "lost in a partition",
         "lost on the way",
+        "met another replica's rows",
         "parted",
         "promised never to vote",
         "refused: clock_ahead",
@@ -110,8 +122,10 @@ SITUATIONS: Final = frozenset(
         "restarted undecided",
         "restarted with a commit to tell",
         "snapshot had to wait",
+        "somebody else had put the row",
         "suspense is owed",
         "suspense owes",
+        "taken over",
         "the truth came as a commit",
         "the truth came as an abort",
         "the truth came by inquiry",
@@ -198,7 +212,7 @@ async def _campaign(
         people = People(world)
         operators = Operators(world, people)
         faults = Faults(world, people, operators)
-        for node in world.nodes.values():
+        for node in world.processes:
             node.start()
         await asyncio.sleep(1)
         await people.settle_in()
@@ -215,7 +229,7 @@ async def _campaign(
             for number in range(circumstances.tellers):
                 clients.create_task(people.teller(f"cash-{number}"))
         await asyncio.sleep(world.network.last_arrival + 1 - loop.time())  # what the storm sent may begin something yet
-        await _within(CONVERGED_WITHIN, lambda: not any(_unrest(node) for node in world.nodes.values()))
+        await _within(CONVERGED_WITHIN, lambda: not any(_unrest(node) for node in world.processes))
         await _check_rest(world)
         if circumstances.wild_clocks:
             await asyncio.sleep(90)  # until stamps that came from them are believed again
@@ -226,7 +240,7 @@ async def _campaign(
         verdict.all()
         ran.seen.update(verdict.seen)
         ran.attempted, ran.snapshots = people.told.attempted, len(operators.audits)
-        for node in world.nodes.values():
+        for node in world.processes:
             node.crash("for this is the end")
 
 
@@ -234,15 +248,16 @@ async def _storm(world: World, faults: Faults) -> None:
     """The faults; and what was open when they ended is finished in time (I10)."""
     await faults.rage()
     faults.end()
-    open_ = {code: _unfinished(node) for code, node in world.nodes.items()}
+    open_ = {code: _unfinished(bank.rows) for code, bank in world.nodes.items()}
+    within = CONVERGED_WITHIN + (TAKEN_OVER_WITHIN if world.circumstances.shared else 0)
 
     def left() -> dict[str, list[str]]:
-        still = {code: set(_unfinished(world.nodes[code])) & set(open_[code]) for code in open_ if open_[code]}
+        still = {code: set(_unfinished(world.nodes[code].rows)) & set(open_[code]) for code in open_ if open_[code]}
         return {code: sorted(ids) for code, ids in still.items() if ids}
 
-    await _within(CONVERGED_WITHIN, lambda: not left())
+    await _within(within, lambda: not left())
     if left():
-        raise Violation(f"I10: {CONVERGED_WITHIN:g} s behind the last fault these are not finished: {left()}")
+        raise Violation(f"I10: {within:g} s behind the last fault these are not finished: {left()}")
 
 
 async def _within(seconds: float, true: Callable[[], bool]) -> None:
@@ -264,23 +279,24 @@ async def _audit_at_rest(loop: SimulatedLoop, operators: Operators, patience: fl
         await asyncio.sleep(1)
 
 
-def _unfinished(node: Node) -> list[str]:
-    return [row.id for row in node.rows[Transaction].values() if row.state in UNFINISHED]
+def _unfinished(rows: dict[type, dict[Any, Any]]) -> list[str]:
+    return [row.id for row in rows[Transaction].values() if row.state in UNFINISHED]
 
 
 async def _check_rest(world: World) -> None:
     """I10: nothing is unfinished, held, kept or locked."""
-    for code, node in world.nodes.items():
+    for node in world.processes:
         await node.store.flushed()
         if left := _unrest(node):
-            raise Violation(f"I10: {code} is not at rest: {left}")
+            raise Violation(f"I10: {node.name} is not at rest: {left}")
 
 
 def _unrest(node: Node) -> dict[str, object]:
-    """What is still going on at a bank."""
+    """What is still going on in a process, and at its bank."""
+    locked = node.store.server.locked if isinstance(node.store, SharedMemoryStore) else list(node.store.locks._held)
     left: dict[str, object] = {
         "down, or about to be": not node.ready or node.store._broken is not None,
-        "unfinished": _unfinished(node),
+        "unfinished": _unfinished(node.rows),
         "held": [hold for hold in node.rows[Hold].values() if hold.state is HoldState.PLACED],
         "reserved": [account for account in node.rows[Account].values() if account.open_holds or account.incoming],
         "batches": [batch for batch in node.rows[Batch].values() if batch.finished_at is None],
@@ -288,7 +304,7 @@ def _unrest(node: Node) -> dict[str, object]:
         "watched": list(node.recovery._due),
         "asked": node.bank.reading.asked,
         "thought to be away": [view.bank for view in node.bank.peers.views() if view.status is not PeerStatus.ONLINE],
-        "locked": len(node.store.locks),
+        "locked": locked,
     }
     return {what: each for what, each in left.items() if each}
 
@@ -315,7 +331,8 @@ class Witness:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.said: list[Request] = []
+        self._written_before: dict[Request, int] = {}
+        """The greatest stamp that a bank had written when it was asked for its clock."""
 
     def arrived(self, node: Node, request: Request) -> None:
         """A request is about to be decided."""
@@ -326,7 +343,9 @@ class Witness:
                 seen["late prepare"] += known is not None and known.state is State.ABORTED
             elif isinstance(message, Commit | Abort) and known is not None and known.state in FORCED:
                 seen["the truth came as " + ("a commit" if isinstance(message, Commit) else "an abort")] += 1
-            elif isinstance(message, Snapshot) and message.at is not None:
+            elif isinstance(message, Snapshot) and message.at is None:
+                self._written_before.setdefault(request, node.last_stamp)
+            elif isinstance(message, Snapshot):
                 seen["snapshot had to wait"] += any(
                     row.state is State.PREPARED and row.prepared_at <= message.at for row in rows.values()
                 )
@@ -338,6 +357,11 @@ class Witness:
         for message, answer in zip(request.messages, answers, strict=True):
             if unkept := _not_on_disk(node, message, answer):
                 self._world.loop.fail(Violation(f"I3, I12: {node.code} says {unkept}, and its disk does not have it"))
+            written = self._written_before.get(request, 0)
+            if isinstance(answer, ClockRead) and answer.at < written:
+                self._world.loop.fail(
+                    Violation(f"I12: {node.name} says that its clock is at {answer.at}; on its disk was {written}")
+                )
             code = getattr(answer, "code", None)
             if code is not None:
                 seen[f"refused: {code}"] += 1
@@ -363,7 +387,7 @@ class _Listener(logging.Handler):
         if process is not None and not process.alive:
             return
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and isinstance(_first(error), StoreBreakage):
+        if error is not None and isinstance(_first(error), DurabilityLost):
             return
         words = record.getMessage()
         if error is None and ("by the operator" in words or ("clock_ahead" in words and self._wild_clocks)):

@@ -15,7 +15,7 @@ from typing import Final
 from distribank import recovery
 from distribank.bank import auditing, coordinating, snapshots
 from distribank.peers import line
-from distribank.store import group
+from distribank.store import group, sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class Circumstances:
     """How often operators force parts in doubt, from 0 to 1."""
     position_cap: int | None
     consent_total: int | None
+    shared: int
+    """How many banks run as two processes over one database."""
+    lost_commits: float
+    """How often a COMMIT to such a database is not heard of, does not arrive, or is not vouched for."""
     shuffled: bool
     """Whether what is ready runs in an order that is drawn, or first come, first served."""
 
@@ -77,6 +81,8 @@ def draw(chance: Random) -> Circumstances:
         zeal=chance.choice([0.0, 0.0, 0.3, 1.0]),
         position_cap=chance.choice([None, None, 400]),
         consent_total=chance.choice([None, None, 300]),
+        shared=chance.choice([0, 0, 0, 1, 1, 2]),
+        lost_commits=0.0 if quiet else chance.choice([0.0, 0.02, 0.1]),
         shuffled=chance.random() < 0.7,
     )
 
@@ -86,6 +92,7 @@ DRAWN: Final = (
     (recovery, "FIRST_RETRY", (0.05, 0.2, 0.5)),
     (recovery, "LAST_RETRY", (0.5, 2.0, 5.0)),
     (recovery, "SWEEP", (0.25, 0.4, 0.6)),
+    (recovery, "CLAIM_EVERY", (0.3, 1.0)),
     (snapshots, "WAIT_S", (0.05, 0.3, 1.0)),
     (snapshots, "LOOK_S", (0.02, 0.1)),
     (auditing, "ANSWER_S", (0.3, 1.0, 2.0)),
@@ -93,6 +100,9 @@ DRAWN: Final = (
     (coordinating, "ACKNOWLEDGEMENT_WAIT", (0.0, 0.2, 1.0)),
     (line, "BACK_OFF_S", ((0.1, 0.2, 0.4), (0.01, 0.02, 0.04), (0.5, 1.0, 2.0))),
     (group, "LAZY_SECONDS", (0.02, 0.3, 1.0)),
+    (sharing, "LEASE_S", (2.0, 4.0)),
+    (sharing, "BEAT_S", (0.3, 1.0)),
+    (sharing, "AWAY_S", (1.0, 3.0, 10.0)),
 )
 """The modules' own times and from what each is drawn; what is shipped among it."""
 

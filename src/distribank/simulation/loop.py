@@ -27,14 +27,18 @@ log = logging.getLogger("asyncio")
 
 
 class Process:
-    """Tasks that die together. *on_step* is called after *countdown* more of their steps, before the next: a crash."""
+    """Tasks that die together. *on_step* is called after *countdown* more of their steps, before the next: a crash.
 
-    __slots__ = ("alive", "countdown", "name", "on_step", "tasks")
+    *kept* is what they would do by now, while they are frozen.
+    """
+
+    __slots__ = ("alive", "countdown", "kept", "name", "on_step", "tasks")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
         self.countdown = 0
+        self.kept: list[Handle] | None = None
         self.on_step: Callable[[], None] | None = None
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -79,9 +83,24 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def kill(self, process: Process) -> None:
         """None of its steps runs any more, but those by which its cancelled tasks unwind."""
         process.alive = False
+        self.thaw(process)
         for task in process.tasks:
             task.cancel()
         process.tasks.clear()
+
+    def freeze(self, process: Process) -> None:
+        """None of its steps runs until it thaws; time goes on without it."""
+        if process.kept is None:
+            process.kept = []
+
+    def thaw(self, process: Process) -> None:
+        """It goes on where it was, and does at once all that it has missed."""
+        kept, process.kept = process.kept, None
+        for handle in kept or ():
+            if process.alive:
+                self._ready.append((handle, process))
+            else:
+                self._ghosts.append(handle)
 
     # Scheduling ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +194,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             if handle.cancelled():
                 continue
             if process is not None:
+                if process.kept is not None:
+                    process.kept.append(handle)
+                    continue
                 if process.on_step is not None and process.alive:
                     process.step()
                 if not process.alive:

@@ -43,7 +43,8 @@ class Operators:
         world, chance = self.world, self.world.chance
         open_ = [
             (node, row)
-            for node in world.nodes.values()
+            for bank in world.nodes.values()
+            for node in [bank.some()]
             for row in (node.rows[Transaction].values() if node.ready else ())
             if row.state in (State.PREPARED, *FORCED)
         ]
@@ -106,7 +107,7 @@ class Operators:
     async def audit_once(self) -> Audit | None:
         """One audit, by any bank that is up."""
         world = self.world
-        node = world.chance.choice(list(world.nodes.values()))
+        node = world.chance.choice(list(world.nodes.values())).some()
         acknowledged = self.people.told.committed()
         self.auditing += 1
         try:
@@ -123,7 +124,7 @@ class Operators:
     async def ask_again(self) -> None:
         """Ask at once about something that is not finished."""
         world = self.world
-        node = world.chance.choice(list(world.nodes.values()))
+        node = world.chance.choice(list(world.nodes.values())).some()
         unfinished = [row.id for row in node.rows[Transaction].values() if row.state in UNFINISHED]
         if not unfinished or not node.ready:
             return
@@ -160,7 +161,7 @@ class Operators:
             return
         world.calendar.days += 8
         world.tell("network", "eight days pass, and banks forget what they may")
-        for node in world.nodes.values():
+        for node in [bank.some() for bank in world.nodes.values()]:
             before = [row.id for row in node.rows[Transaction].values() if row.state in FORCED]
             try:
                 await node.call(lambda _, node=node: node.recovery._collect())  # type: ignore[misc]

@@ -20,7 +20,7 @@ from distribank.core.protocol import State, Transaction
 from distribank.core.refusals import Refusal
 from distribank.core.transfer import Direction, Leg
 from distribank.simulation.chronicle import About
-from distribank.simulation.world import Node, World
+from distribank.simulation.world import Address, World
 
 CPFS: Final = ("52998224725", "11144477735")
 DECIDED: Final = {State.COMMITTING: "committed", State.ENDED: "committed", State.ABORTED: "aborted"}
@@ -72,26 +72,27 @@ class People:
                     if other != code:
                         await self._consent(node, number, other, which)
 
-    async def _open(self, node: Node, which: int) -> None:
+    async def _open(self, node: Address, which: int) -> None:
         money = self.world.chance.choice([0, 100, 1000])
-        custody = node.bank.custody
         if (node.code, which) not in self.holders:
-            holder = await node.call(lambda _: custody.register(f"Person {which}", CPFS[which], "hash", None))
+            holder = await node.call(lambda bank: bank.custody.register(f"Person {which}", CPFS[which], "hash", None))
             assert isinstance(holder, Holder)
             self.holders[node.code, which] = holder
         holder = self.holders[node.code, which]
-        account = await node.call(lambda _: custody.open_account(holder, AccountType.INDIVIDUAL))
+        account = await node.call(lambda bank: bank.custody.open_account(holder, AccountType.INDIVIDUAL))
         assert isinstance(account, Account)
         self.accounts[node.code].append((account.number, which))
         if money:
             await self.cash_once(node.code, account.number, which, EntryKind.DEPOSIT, money, f"first {account.number}")
 
-    async def _consent(self, node: Node, number: str, to: str, which: int) -> None:
-        total, until = self.world.circumstances.consent_total, node.clock.wall_ms() + YEAR_MS
+    async def _consent(self, node: Address, number: str, to: str, which: int) -> None:
+        total, until = self.world.circumstances.consent_total, node.processes[0].clock.wall_ms() + YEAR_MS
         holder = self.holders[node.code, which]
         made = await node.call(lambda bank: bank.custody.give_consent(holder, number, to, 10**9, total, until))
         assert made is not None
-        assert not isinstance(made, Refusal)
+        if isinstance(made, Refusal):  # the account is closed
+            assert self.world.stormy
+            return
         self.consents.append((node.code, made.consent_id, which))
 
     # What they want -----------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ class People:
         legs += [(*place, part) for place, part in zip(payees, parts, strict=True) if part]
         return make_legs(*legs)
 
-    async def _insist(self, node: Node, what: Callable[[Bank], Awaitable[bool]]) -> None:
+    async def _insist(self, node: Address, what: Callable[[Bank], Awaitable[bool]]) -> None:
         """A client that hangs up, is refused and asks again until it has its answer."""
         world = self.world
 
@@ -223,6 +224,17 @@ class People:
                 await node.call(lambda bank: bank.custody.close_account(holder, number))
             except Breakage:
                 return
+
+    async def consent_to_something(self) -> None:
+        """One more consent, in the middle of the storm: whoever is not told that it stands may be drawn upon."""
+        chance = self.world.chance
+        code, other = chance.sample(list(self.world.nodes), k=2)
+        number, which = chance.choice(self.accounts[code])
+        try:
+            await self._consent(self.world.nodes[code], number, other, which)
+        except Breakage:
+            return
+        self.world.seen["consent given in the storm"] += 1
 
     async def revoke_something(self) -> None:
         code, consent, which = self.world.chance.choice(self.consents)

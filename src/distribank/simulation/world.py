@@ -27,8 +27,11 @@ from distribank.simulation.circumstances import Circumstances
 from distribank.simulation.disks import SimulatedStore
 from distribank.simulation.loop import Process, SimulatedLoop
 from distribank.simulation.network import Network, Request, Said, SimulatedPeers
+from distribank.simulation.shared import database_of
 from distribank.store.group import Group
 from distribank.store.memory import Disk
+from distribank.store.shared_memory import SharedMemory, SharedMemoryStore
+from distribank.store.sharing import Fenced
 
 T = TypeVar("T")
 
@@ -40,7 +43,7 @@ Landed = Callable[[str, Group], None]
 
 
 class BankClock:
-    """One bank's wall clock: the loop's time, *wrong* by so many milliseconds; *days* pass for all banks at once."""
+    """One process's wall clock: the loop's time, *wrong* by so many milliseconds; *days* pass for all banks at once."""
 
     def __init__(self, loop: SimulatedLoop, calendar: Calendar) -> None:
         self.wrong = 0
@@ -65,20 +68,25 @@ class Ambush:
 
 
 class Node:
-    """One bank of the network: what outlives its process (*disk*, *clock*), and the process that runs, if one does."""
+    """One process of a bank, and mostly its only one: what outlives it (*disk* or *server*, *clock*), and whether it
+    runs.
+    """
 
-    def __init__(self, code: str, world: World) -> None:
+    def __init__(self, code: str, world: World, name: str, server: SharedMemory | None) -> None:
         self.code = code
+        self.name = name
+        self.server = server
+        """The database that it shares with other processes of the same bank."""
         self.clock = BankClock(world.loop, world.calendar)
         self.disk: Disk | None = None
         self.lives = 0
         self.ambush: Ambush | None = None
         self.connections: dict[Future[Any], None] = {}
-        self.process = Process(code)
+        self.process = Process(name)
         self.process.alive = False
         self.bank: Bank
         self.recovery: Recovery
-        self.store: SimulatedStore
+        self.store: SimulatedStore | SharedMemoryStore
         self._world = world
 
     @property
@@ -101,6 +109,8 @@ class Node:
 
     @property
     def _durable(self) -> Disk:
+        if self.server is not None:
+            return self.server.disk
         disk = self.store.disk if self.up else self.disk
         assert disk is not None
         return disk
@@ -109,10 +119,9 @@ class Node:
         """Begin a process on this bank's disk, which reads its log before it serves."""
         world = self._world
         self.lives += 1
-        chance = Random(f"{world.seed} {self.code} {self.lives}")  # noqa: S311 - repeatable, not secret
-        self.process = Process(f"{self.code}#{self.lives}")
-        slow = world.circumstances.slow_disk if world.stormy else 0.0
-        self.store = SimulatedStore(self.disk, chance, slow, self._landing, self._broken)
+        chance = Random(f"{world.seed} {self.name} {self.lives}")  # noqa: S311 - repeatable, not secret
+        self.process = Process(f"{self.name}#{self.lives}")
+        self.store = self._open(chance)
         others = [code for code in world.nodes if code != self.code]
         at = world.circumstances
         peers = SimulatedPeers(self.code, others, world.network, self.clock, chance, at.patience, at.probe)
@@ -131,8 +140,16 @@ class Node:
         self.heard_from = peers.heard_from
         self.recovery = Recovery(self.bank)
         self._count_what_is_found()
-        world.tell(self.code, "starts")
+        world.tell(self.name, "starts")
         self.spawn(self._live(peers))
+
+    def _open(self, chance: Random) -> SimulatedStore | SharedMemoryStore:
+        world = self._world
+        if self.server is not None:
+            join = partial(self.server.join, chance=chance, on_broken=self._broken)
+            return self.process.context().run(join)
+        slow = world.circumstances.slow_disk if world.stormy else 0.0
+        return SimulatedStore(self.disk, chance, slow, self._landing, self._broken)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *work* in this bank's process."""
@@ -145,13 +162,16 @@ class Node:
         world, chance = self._world, self._world.chance
         self.process.alive = False
         self.ambush = None
-        keep = chance.random() < 0.5
-        if self.store.is_flushing and not self.store.seen_failing:
-            world.seen["crash: a flush under way was " + ("kept" if keep else "lost")] += 1
         if not self.bank.ready:
             world.seen["crash: while it read its log"] += 1
-        world.tell(self.code, f"dies, {why}")
-        self.disk = self.store.crash(keep_in_flight=keep).disk
+        world.tell(self.name, f"dies, {why}")
+        if isinstance(self.store, SharedMemoryStore):
+            self.store.die()
+        else:
+            keep = chance.random() < 0.5
+            if self.store.is_flushing and not self.store.seen_failing:
+                world.seen["crash: a flush under way was " + ("kept" if keep else "lost")] += 1
+            self.disk = self.store.crash(keep_in_flight=keep).disk
         world.loop.kill(self.process)
         for answer in list(self.connections):
             if not answer.done():
@@ -162,7 +182,13 @@ class Node:
     def crash_after(self, steps: int, why: str) -> None:
         """The process dies after so many more of its steps, wherever that is."""
         self.process.countdown = steps
-        self.process.on_step = partial(self._world.crash, self.code, why)
+        self.process.on_step = partial(self._world.crash, self, why)
+
+    def freeze(self, seconds: float) -> None:
+        """The process stands still, in the middle of whatever it does, and goes on as if nothing had been."""
+        self._world.tell(self.name, f"is frozen for {seconds:.1f} s")
+        self._world.loop.freeze(self.process)
+        self._world.later(seconds, self._world.loop.thaw, self.process)
 
     # Requests -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +197,7 @@ class Node:
         if not self.ready:
             return False
         for message in request.messages:
-            self._world.tell(self.code, f"hears {request.sender}", message)
+            self._world.tell(self.name, f"hears {request.sender}", message)
         self._world.arrived(self, request)
         kinds = {type(message).__name__ for message in request.messages}
         if self.ambush is not None and self.ambush.kind in kinds:
@@ -197,7 +223,7 @@ class Node:
         for message, each in zip(request.messages, said, strict=True):
             about = getattr(message, "transaction", None)
             told = (About(about), each) if about else (each,)
-            self._world.tell(self.code, f"answers {request.sender}", *told)
+            self._world.tell(self.name, f"answers {request.sender}", *told)
         self._world.answered(self, request, said)
         back(answer.result())
 
@@ -239,19 +265,31 @@ class Node:
                 async with self.bank, asyncio.TaskGroup() as group:
                     peers.watch(group)
                     await self.recovery.start()
-                    self._world.tell(self.code, "serves")
+                    self._world.tell(self.name, "serves")
                     await self.recovery.run()
             except* StoreBreakage:
-                pass  # its disk failed, or it is dead
+                if self.up:
+                    self._stop_soon("because it cannot go on without its store")
 
     def _broken(self, lost: DurabilityLost) -> None:
-        if isinstance(lost.__cause__, OSError):
-            world = self._world
-            world.tell(self.code, f"its disk fails, {self.store.seen_failing}")
+        world = self._world
+        if isinstance(lost.__cause__, OSError) and isinstance(self.store, SimulatedStore):
+            world.tell(self.name, f"its disk fails, {self.store.seen_failing}")
             world.seen[f"disk failed, {self.store.seen_failing}"] += 1
-            world.later(world.chance.random() ** 3 * 0.05, world.crash, self.code, "because its disk failed")
+            self._stop_soon("because its disk failed")
+        elif isinstance(lost.__cause__, Fenced):
+            world.seen["fenced"] += 1
+            self._stop_soon("for it has been buried")
         else:
             self._world.loop.fail(lost.__cause__ or lost)
+
+    def _stop_soon(self, why: str) -> None:
+        world = self._world
+        world.later(world.chance.random() ** 3 * 0.05, self._stop, self.process, why)
+
+    def _stop(self, process: Process, why: str) -> None:
+        if process is self.process:
+            self._world.crash(self, why)
 
     def _landing(self, group: Group) -> None:
         self._world.landing(self.code, group)
@@ -259,7 +297,8 @@ class Node:
             self._world.tell(self.code, "has on disk", record)
 
     def _count_what_is_found(self) -> None:
-        states = {row.state for row in self.rows[Transaction].values()} if self.disk is not None else set()
+        known = self.disk is not None or self.server is not None
+        states = {row.state for row in self.rows[Transaction].values()} if known else set()
         found = {
             State.PREPARED: "restarted in doubt",
             State.COMMITTING: "restarted with a commit to tell",
@@ -270,6 +309,37 @@ class Node:
 
 
 NOBODY: Final = Process("nobody")
+
+
+class Address:
+    """One bank, as everybody else meets it: whichever of its processes takes the next request."""
+
+    def __init__(self, code: str, world: World, processes: list[Node]) -> None:
+        self.code = code
+        self.processes = processes
+        self._world = world
+
+    @property
+    def ready(self) -> bool:
+        return any(node.ready for node in self.processes)
+
+    @property
+    def rows(self) -> dict[type, dict[Any, Any]]:
+        """What is durable here."""
+        return self.processes[0].rows
+
+    def some(self) -> Node:
+        """A process that serves, if there is one."""
+        ready = [node for node in self.processes if node.ready] or self.processes
+        return ready[0] if len(ready) == 1 else self._world.chance.choice(ready)
+
+    def receive(self, request: Request, back: Callable[[Said | None], None]) -> bool:
+        """A request from another bank; see ``network.Destination``."""
+        return self.some().receive(request, back)
+
+    async def call(self, work: Callable[[Bank], Coroutine[Any, Any, T]]) -> T:
+        """A client's request; see ``Node.call``."""
+        return await self.some().call(work)
 
 
 @dataclass
@@ -285,7 +355,9 @@ class World:
     chronicle: Chronicle = field(default_factory=Chronicle)
     seen: Counter[str] = field(default_factory=Counter)
     stormy: bool = False
-    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes: dict[str, Address] = field(default_factory=dict)
+    """The banks."""
+    processes: list[Node] = field(default_factory=list)
     calendar: Calendar = field(default_factory=Calendar)
     metrics: Metrics = field(default_factory=Metrics)
     """One for all banks: nobody reads them here, and making them takes its time."""
@@ -298,9 +370,16 @@ class World:
         self.network = Network(self.chance, self.seen)
         at = self.circumstances
         self.audit_moments = sorted(self.chance.uniform(0, at.storm) for _ in range(at.audits))
-        for number in range(1, self.circumstances.banks + 1):
-            self.nodes[f"{99990000 + number}"] = Node(f"{99990000 + number}", self)
+        for number in range(1, at.banks + 1):
+            self._make(f"{99990000 + number}", shared=number <= at.shared)
         self.network.banks = dict(self.nodes)
+
+    def _make(self, code: str, *, shared: bool) -> None:
+        server = database_of(code, self) if shared else None
+        names = [f"{code}.1", f"{code}.2"] if shared else [code]
+        processes = [Node(code, self, name, server) for name in names]
+        self.nodes[code] = Address(code, self, processes)
+        self.processes += processes
 
     def tell(self, where: str, what: str, *things: Any) -> None:
         self.chronicle.add(self.loop.time(), where, what, *things)
@@ -309,17 +388,15 @@ class World:
         """Call *then* after *delay* seconds, whoever dies meanwhile."""
         self.loop.call_later(delay, then, *of, context=NOBODY.context())
 
-    def crash(self, code: str, why: str) -> None:
-        """Kill a bank, and have it started again after a while."""
-        node = self.nodes[code]
+    def crash(self, node: Node, why: str) -> None:
+        """Kill a process, and have it started again after a while."""
         if node.up:
             self.seen["crash"] += 1
             node.crash(why)
-            self.later(self.chance.random() ** 3 * 4 if self.stormy else 0, self.start, code, node.lives)
+            self.later(self.chance.random() ** 3 * 4 if self.stormy else 0, self.start, node, node.lives)
 
-    def start(self, code: str, lives: int) -> None:
-        """Start a bank that has lived so often, unless somebody has started it meanwhile."""
-        node = self.nodes[code]
+    def start(self, node: Node, lives: int) -> None:
+        """Start a process that has lived so often, unless somebody has started it meanwhile."""
         if not node.up and node.lives == lives:
             node.start()
             if self.stormy and self.chance.random() < 0.1:

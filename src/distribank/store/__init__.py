@@ -6,6 +6,8 @@
             ``rows_restoring`` (what a restore left to be done); ``rows_queries`` are the lists, ``rows_recount`` the
             audit.
 ``group``   the group commit of those who have their rows to themselves: an overlay of queued rows, one flush for all.
+``sharing`` what those do who share their rows with other processes: one COMMIT for all that waits, tried again where it
+            met another's or was lost, leases, fencing.
 ``sqlite``  the embedded engine (through apsw); ``schema.sql`` is its schema, ``sqlite_files`` opens it,
             ``sqlite_collect`` deletes what may be forgotten.
 ``postgres``  the shared engine (through asyncpg), for several processes of one bank; ``postgres_schema.sql`` is its
@@ -13,6 +15,7 @@
 ``copying``  a bank's database in another one, of either engine (``postgres_copying``).
 ``marker``  which database is a bank's latest, kept beside its key.
 ``memory``  the same promises over dictionaries, for tests and simulations; ``memory_queries`` are its lists.
+``shared_memory``  the same again for several replicas: a database server of the simulation.
 ``backup``  takes a copy of a running bank's database, and puts one back into service (``postgres_backup``).
 ``recount`` the findings of an audit, in words.
 

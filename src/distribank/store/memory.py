@@ -41,7 +41,7 @@ class Disk:
 
     def apply(self, group: Group) -> None:
         """Write *group*, all of it or (if it breaks a rule that a database would keep) nothing."""
-        self._check(group)
+        self.check(group)
         for sweep in group.sweeps:
             self._sweep(sweep)
         for kind, puts in group.puts.items():
@@ -51,7 +51,8 @@ class Disk:
         self.legs.update((entry.operation, entry.leg) for entry in group.added[Entry])
         self.last_stamp = max(self.last_stamp, group.last_stamp())
 
-    def _check(self, group: Group) -> None:
+    def check(self, group: Group) -> None:
+        """Raise ``AssertionError`` where *group* breaks a rule that a database would keep."""
         for kind, added in group.added.items():
             keys = [added_key(row) for row in added]
             assert _are_new(keys, self.rows[kind].keys()), f"a {kind.__name__} is added twice: {keys}"

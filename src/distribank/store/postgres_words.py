@@ -155,7 +155,7 @@ ALIVE: Final = """
     UPDATE replica SET expires_at = clock_timestamp() + CAST($3 AS INTERVAL), last_stamp = GREATEST(last_stamp, $2)
      WHERE id = $1 AND NOT buried
 """
-BURY: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried AND expires_at < clock_timestamp()"
+BURY: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried AND expires_at < clock_timestamp() AND id <> $1"
 LEAVE: Final = "UPDATE replica SET buried = TRUE WHERE id = $1"
 
 _FREE: Final = """
@@ -189,6 +189,24 @@ TAKE_BATCHES: Final = (
     + ") RETURNING batch_id"
 )
 BATCHES: Final = registry.BATCH + " WHERE batch_id = ANY($1) ORDER BY batch_id"
+OWN_BATCHES: Final = "SELECT batch_id FROM batch WHERE finished_at IS NULL AND driver = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """How what nobody alive drives is found, what this replica drives, how it is taken, and how read."""
+
+    free: str
+    own: str
+    take: str
+    rows: str
+    row_of: Callable[[Columns], Any]
+
+
+TAKING: Final[dict[type, Taking]] = {
+    Transaction: Taking(FREE_TRANSFERS, OWN_TRANSFERS, TAKE_TRANSFERS, TRANSFERS, transfers.transfer_of),
+    Batch: Taking(FREE_BATCHES, OWN_BATCHES, TAKE_BATCHES, BATCHES, registry.batch_of),
+}
 
 # What may be forgotten --------------------------------------------------------------------------------------------
 

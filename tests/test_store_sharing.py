@@ -1,0 +1,383 @@
+"""The promises of a store that several replicas share, each as a claim, shown of PostgreSQL and of the simulated one.
+
+What only a lost connection can show is shown of the simulated one, whose manners are a test's to choose; both run the
+same ``store.sharing``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribank.breakages import DurabilityLost, StoreAway
+from distribank.core.clock import Floor
+from distribank.core.idempotency import IdempotencyKey, KeyName
+from distribank.core.ledger import Account, Book, Reservation
+from distribank.core.protocol import State, Transaction
+from distribank.ports import Unit
+from distribank.store import put, sharing
+from distribank.store.sharing import SharedStore
+from tests.stores import (
+    STAMP,
+    InSharedMemory,
+    OnPostgres,
+    Place,
+    account,
+    batch,
+    deposit,
+    key,
+    number,
+    transaction,
+    transaction_id,
+)
+
+LEASE_S = 0.6
+ACCOUNT = f"account:{number(1)}"
+KEY = KeyName("h1", "/v1/transfers", "key-1", "f" * 64).lock
+
+
+@dataclass
+class Bank:
+    """One database, and replicas on it."""
+
+    place: Place
+    replicas: list[Any] = field(default_factory=list)
+
+    async def replica(self) -> Any:
+        self.replicas.append(await self.place.opened())
+        return self.replicas[-1]
+
+
+@pytest.fixture(params=["postgres", "shared memory"])
+async def bank(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bank]:
+    monkeypatch.setattr(sharing, "LEASE_S", LEASE_S)
+    monkeypatch.setattr(sharing, "BEAT_S", LEASE_S / 4)
+    place = OnPostgres(tmp_path) if request.param == "postgres" else InSharedMemory()
+    made = Bank(place)
+    yield made
+    for replica in made.replicas:
+        await replica.close()
+    await place.leave()
+
+
+@pytest.fixture
+async def simulated() -> AsyncIterator[Bank]:
+    made = Bank(InSharedMemory())
+    yield made
+    for replica in made.replicas:
+        await replica.close()
+
+
+async def fall_silent(store: SharedStore) -> None:
+    """As if this process were frozen: it does nothing any more."""
+    for task in store._tasks:
+        task.cancel()
+    await asyncio.wait(store._tasks)
+
+
+def wake_up(store: SharedStore) -> None:
+    """It goes on as if nothing had been."""
+    store._tasks = [asyncio.ensure_future(store._write())]
+    store._tasks[0].add_done_callback(store._ended)
+
+
+async def pay_in(unit: Unit) -> int:
+    before = await unit.get(Account, number(1))
+    assert before is not None
+    await asyncio.sleep(0)
+    unit.write(deposit(before, 1))
+    return before.posted
+
+
+# Rows -------------------------------------------------------------------------------------------------------------
+
+
+async def test_decisions_of_two_replicas_over_one_row_are_taken_one_after_the_other(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    await put(one, deposit(account(1), 1))
+    seen = await asyncio.gather(*(store.decide([ACCOUNT], pay_in) for store in (one, other) * 10))
+    assert sorted(seen) == list(range(1, 21))
+    assert (await other.recount()).findings == []
+
+
+async def test_nobody_sees_what_is_not_committed(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    written, go_on = asyncio.Event(), asyncio.Event()
+
+    async def write(unit: Unit) -> None:
+        unit.write([account(1, posted=5)])
+        await unit.settled()
+        written.set()
+        await go_on.wait()
+
+    deciding = asyncio.ensure_future(one.decide([ACCOUNT], write))
+    await written.wait()
+    assert await other.get(Account, number(1)) is None
+    go_on.set()
+    await deciding
+    assert await other.get(Account, number(1)) == account(1, posted=5)
+
+
+async def test_a_key_that_two_replicas_claim_stands_for_one_thing(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    looked = [asyncio.Event(), asyncio.Event()]
+
+    def claiming(which: int) -> Any:
+        async def claim(unit: Unit) -> str:
+            known = await unit.get(IdempotencyKey, "h1", "/v1/transfers", "key-1")
+            looked[which].set()
+            await looked[1 - which].wait()  # both have looked, and found nothing
+            if known is None:
+                unit.write([known := replace(key(1, 5), subject=f"from {which}")])
+            return str(known.subject)
+
+        return claim
+
+    said = await asyncio.gather(one.decide([KEY], claiming(0)), other.decide([KEY], claiming(1)))
+    assert said[0] == said[1]
+
+
+async def test_a_book_that_nobody_has_written_to_yet_is_had_alone_like_any_other(bank: Bank) -> None:
+    """Where there is a cap on what a peer may owe, the first two transfers with it would else pass it together."""
+    one, other = await bank.replica(), await bank.replica()
+
+    async def reserve(unit: Unit) -> int:
+        before = await unit.get(Book, "position:00000002") or Book("position:00000002")
+        await asyncio.sleep(0.05)
+        unit.write([Reservation("position:00000002", 10)])
+        return before.reserved
+
+    seen = await asyncio.gather(*(store.decide(["book:position:00000002"], reserve) for store in (one, other)))
+    assert sorted(seen) == [0, 10]
+
+
+# Stamps -----------------------------------------------------------------------------------------------------------
+
+
+async def floor_over(store: SharedStore, *names: str) -> int:
+    async def look(unit: Unit) -> int:
+        return unit.floor
+
+    return await store.decide(names, look)
+
+
+async def test_a_decision_is_stamped_above_what_another_replica_wrote_of_its_rows(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    await put(one, deposit(account(1), 1))
+    assert await floor_over(other, ACCOUNT) == STAMP + 1
+    await put(one, [transaction(1, State.COMMITTING, commit_at=STAMP + 9)])
+    assert await floor_over(other, f"transaction:{transaction_id(1)}") == STAMP + 9
+    assert await floor_over(other) < STAMP
+    assert await other.greatest_stamp() == STAMP + 9
+
+
+async def test_whatever_is_decided_behind_a_floor_is_stamped_above_it(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+
+    async def raise_floor(unit: Unit) -> None:
+        unit.write([Floor(STAMP + 50)])
+
+    await one.decide(["clock"], raise_floor)
+    assert await floor_over(other) == STAMP + 50
+
+
+async def test_a_floor_waits_for_the_decisions_that_are_under_way(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    looked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def decide(unit: Unit) -> None:
+        looked.set()
+        await go_on.wait()
+        unit.write([account(1)])
+
+    async def raise_floor(unit: Unit) -> None:
+        unit.write([Floor(STAMP + 50)])
+
+    deciding = asyncio.ensure_future(one.decide([ACCOUNT], decide))
+    await looked.wait()
+    raising = asyncio.ensure_future(other.decide(["clock"], raise_floor))
+    await asyncio.sleep(0.1)
+    assert not raising.done()
+    go_on.set()
+    await asyncio.gather(deciding, raising)
+
+
+async def test_a_replica_that_joins_starts_above_every_stamp(bank: Bank) -> None:
+    one = await bank.replica()
+    await put(one, deposit(account(1), 1))
+    await one.close()
+    bank.replicas.clear()
+    assert (await bank.replica()).last_stamp == STAMP + 1
+
+
+# Who drives what --------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_living_replica_drives_is_left_to_it_and_what_it_leaves_is_taken_once(bank: Bank) -> None:
+    one, other, third = await bank.replica(), await bank.replica(), await bank.replica()
+    await put(one, [transaction(1), transaction(2, State.ENDED), batch(1)])
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert (await other.claim(9), await other.claim_batches(9)) == ([], [])
+    await one.close()
+    assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
+    assert [row.batch_id for row in await other.claim_batches(9)] == ["batch-1"]
+    assert (await third.claim(9), await third.claim_batches(9)) == ([], [])
+
+
+async def test_a_replica_that_was_thought_dead_writes_nothing_more_and_stops(bank: Bank) -> None:
+    one = await bank.replica()
+    await put(one, [transaction(1), account(1)])
+    await fall_silent(one)
+    other = await bank.replica()
+    assert await other.claim(9) == []  # its lease has not run out
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
+    wake_up(one)
+    with pytest.raises(DurabilityLost, match="silent"):
+        await put(one, [account(1, posted=5)])
+    assert await other.get(Account, number(1)) == account(1)
+    assert len(bank.place.broken) == 1
+
+
+async def test_a_replica_that_was_out_of_reach_itself_buries_nobody_yet(simulated: Bank) -> None:
+    lease, sharing.LEASE_S = sharing.LEASE_S, LEASE_S  # type: ignore[misc]
+    try:
+        one, other = await simulated.replica(), await simulated.replica()
+        await put(one, [transaction(1)])
+        simulated.replicas.remove(one)
+        await fall_silent(one)
+        other._steady_since = asyncio.get_running_loop().time() + LEASE_S  # as its beat notes that nobody answers it
+        await asyncio.sleep(LEASE_S * 1.5)
+        assert await other.claim(9) == []
+        await asyncio.sleep(LEASE_S)
+        assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
+    finally:
+        sharing.LEASE_S = lease  # type: ignore[misc]
+
+
+async def test_a_replica_that_was_silent_and_that_nobody_buried_goes_on(bank: Bank) -> None:
+    one = await bank.replica()
+    await put(one, [transaction(1)])
+    await fall_silent(one)
+    await asyncio.sleep(LEASE_S * 1.5)
+    wake_up(one)
+    assert await one.claim(9) == []
+    await put(one, [account(1)])
+
+
+# Lost connections -------------------------------------------------------------------------------------------------
+
+
+async def once(unit: Unit) -> str:
+    """Pay in under a key: what runs it again finds that it was done."""
+    known = await unit.get(IdempotencyKey, "h1", "/v1/transfers", "key-1")
+    if known is not None:
+        return "found"
+    before = await unit.get(Account, number(1))
+    assert before is not None
+    unit.write([*deposit(before, 1), key(1, 5)])
+    return "done"
+
+
+@pytest.mark.parametrize(("fate", "said"), [("unheard of", "found"), ("lost", "done"), ("unsure", "found")])
+async def test_a_decision_whose_commit_is_not_heard_of_is_run_again_and_done_once(
+    simulated: Bank, fate: str, said: str
+) -> None:
+    store = await simulated.replica()
+    await put(store, deposit(account(1), 1))
+    fates = [fate]
+    store.server.manners.fate = lambda: fates.pop() if fates else ""
+    followed: list[str] = []
+    assert await store.decide([ACCOUNT, KEY], once, followed.append) == said
+    assert followed == [said]
+    assert (await store.recount()).customers == 2
+
+
+async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(simulated: Bank) -> None:
+    store = await simulated.replica()
+    await put(store, [transaction(1)])
+    store.server.manners.fate = lambda: "unheard of"
+    sharing_away, sharing.AWAY_S = sharing.AWAY_S, 0.1  # type: ignore[misc]
+    try:
+        with pytest.raises(StoreAway):
+            await put(store, [transaction(2)])
+    finally:
+        sharing.AWAY_S = sharing_away  # type: ignore[misc]
+    store.server.manners.fate = lambda: ""
+    assert await store.get(Transaction, transaction_id(2)) == transaction(2)
+    everything = [transaction_id(1), transaction_id(2)]
+    assert [row.id for row in await store.claim(9)] == everything  # whatever it drives
+    assert await store.claim(9) == []
+    store._asked[Transaction] -= sharing.BEAT_S
+    assert [row.id for row in await store.claim(9)] == everything  # a COMMIT may land late
+    store._asked[Transaction] -= sharing.BEAT_S
+    store._unheard[Transaction] -= sharing.LEASE_S
+    assert await store.claim(9) == []
+
+
+async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of(simulated: Bank) -> None:
+    store = await simulated.replica()
+    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
+    store.server.manners.statement = lambda: 0.05  # the answer to COMMIT takes its time, as everything does
+    begun = asyncio.Event()
+
+    async def begin(unit: Unit) -> None:
+        unit.write([transaction(1)])
+        begun.set()
+
+    told: list[None] = []
+    writing = asyncio.ensure_future(store.decide((), begin, told.append))
+    await begun.wait()
+    claimed: list[Any] = []
+    while not told:
+        store._asked[Transaction] -= sharing.BEAT_S
+        claimed += await store.claim(9)
+        await asyncio.sleep(0)
+    await writing
+    assert claimed == []
+    store._asked[Transaction] -= sharing.BEAT_S
+    assert [row.id for row in await store.claim(9)] == [transaction_id(1)]
+
+
+async def test_what_was_taken_without_hearing_of_it_is_taken_again(simulated: Bank) -> None:
+    one, other = await simulated.replica(), await simulated.replica()
+    await put(one, [transaction(1), batch(1)])
+    await one.close()
+    simulated.replicas.remove(one)
+    taken, taking = [], other.server.take
+
+    def lose_the_answer(*of: Any, **more: Any) -> list[Any]:
+        found = taking(*of, **more)
+        taken.append(found)
+        if len(taken) in (1, 3):
+            other.cut_off(0.05)
+        return found
+
+    other.server.take = lose_the_answer
+    assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
+    assert [row.batch_id for row in await other.claim_batches(9)] == ["batch-1"]
+
+
+async def test_who_waits_hears_of_it_when_another_task_finds_that_the_replica_is_buried(simulated: Bank) -> None:
+    one = await simulated.replica()
+    running = asyncio.Event()
+
+    async def stay(_unit: Unit) -> None:
+        running.set()
+        await asyncio.Event().wait()
+
+    async def go_on(unit: Unit) -> None:
+        await asyncio.sleep(0.05)
+        unit.write([account(1)])
+
+    deciding = asyncio.ensure_future(one.decide([ACCOUNT], go_on))
+    await asyncio.sleep(0.01)
+    one.server.bury(one.replica)
+    one._break(sharing.Fenced())
+    with pytest.raises(DurabilityLost):
+        await asyncio.wait_for(deciding, 5)

@@ -1,0 +1,262 @@
+"""A bank of two processes over one database: what is run again because its COMMIT was not heard of is done once.
+
+The four traces that two processes can break are stories (``tests/test_stories.py``); here stands what a campaign of
+the simulation has found since, each as small as it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from distribank import recovery
+from distribank.bank import KeyName, TransferResult
+from distribank.breakages import OutcomeUnknown, StoreAway
+from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
+from distribank.core.clock import stamp_at
+from distribank.core.consents import Consent
+from distribank.core.heuristics import Heuristic, Verdict
+from distribank.core.ledger import EntryKind
+from distribank.core.protocol import Commit, Prepare, State, Transaction
+from distribank.core.refusals import Refusal
+from distribank.ports import Queries
+from distribank.simulation.people import make_legs
+from distribank.store import sharing
+from distribank.store.shared_memory import SharedMemoryStore
+from tests.weather import Gate, losing
+from tests.world import CPFS, World, codes, world
+
+A, B = codes(2)
+A1, A2 = f"{A}#1", f"{A}#2"
+
+
+@pytest.fixture
+async def net() -> AsyncIterator[World]:
+    async with world(2, shared=(A,)) as made:
+        yield made
+
+
+def not_heard_of(net: World, times: int = 1) -> None:
+    """The next COMMITs at A land, and nobody hears of it."""
+    fates = ["unheard of"] * times
+    net.servers[A].manners.fate = lambda: fates.pop() if fates else ""
+
+
+async def test_a_transfer_whose_beginning_was_not_heard_of_is_driven_all_the_same(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    not_heard_of(net)
+    done = await net.transfer(A, (A, here, -300), (B, there, 300))
+    assert done.transaction.state in (State.COMMITTING, State.ENDED)
+    assert await net.balance(A, here) == (200, 200)
+
+
+async def test_a_decision_that_was_not_heard_of_is_announced(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await gate.reached.wait()
+    not_heard_of(net)
+    gate.open.set()
+    done = await ordered
+    await net.settle(done.transaction.id)
+    assert await net.balance(B, there) == (300, 300)
+
+
+async def test_a_vote_that_was_not_heard_of_is_given_again(net: World) -> None:
+    here, there = await net.account(B, 500), await net.account(A)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(B, (B, here, -300), (A, there, 300)))
+    await gate.reached.wait()
+    not_heard_of(net, 2)
+    gate.open.set()
+    done = await ordered
+    await net.settle(done.transaction.id)
+    assert await net.balance(A, there) == (300, 300)
+
+
+async def test_a_part_that_was_forced_unheard_of_is_told_to_be_forced(net: World) -> None:
+    here, there = await net.account(B, 500), await net.account(A)
+    net.weather = losing(Commit, "lose request")
+    done = await net.transfer(B, (B, here, -300), (A, there, 300), wait=0.1)
+    not_heard_of(net)
+    forced = await net.banks[A1].bank.participating.force(done.transaction.id, Verdict.COMMIT, "she waits")
+    assert isinstance(forced, Heuristic)
+    again = await net.banks[A2].bank.participating.force(done.transaction.id, Verdict.COMMIT, "she waits")
+    assert isinstance(again, Refusal)
+
+
+async def test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await gate.reached.wait()
+    store = net.banks[A1].bank.store
+    assert isinstance(store, SharedMemoryStore)
+    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60  # as where a decision was given up
+    assert await net.banks[A1].recovery._claim() == 1
+    gate.open.set()
+    assert (await ordered).transaction.state in (State.COMMITTING, State.ENDED)
+
+
+async def test_a_database_that_is_away_is_no_bug_and_what_was_under_way_is_finished(
+    net: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.1)
+    monkeypatch.setattr(recovery, "CLAIM_EVERY", 0.1)
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await gate.reached.wait()
+    for name in (A1, A2):
+        store = net.banks[name].bank.store
+        assert isinstance(store, SharedMemoryStore)
+        store.cut_off(1.0)
+    gate.open.set()
+    with pytest.raises(OutcomeUnknown):
+        await ordered
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await asyncio.sleep(1.0)
+    await net.settle(identity)
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_an_account_whose_opening_was_not_heard_of_is_opened_once(net: World) -> None:
+    await net.person(A)
+    not_heard_of(net)
+    number = await net.account(A)
+    holder = await net.person(A)
+    assert [each.number for each in await net.stores[A].find(Queries.ACCOUNTS_OF_HOLDER, holder.holder_id)] == [number]
+
+
+async def test_a_holder_whose_registration_was_not_heard_of_is_registered(net: World) -> None:
+    not_heard_of(net)
+    holder = await net.person(A)
+    assert holder.cpf == CPFS[0]
+
+
+async def test_a_consent_that_was_not_heard_of_keeps_what_was_used_of_it_since(net: World) -> None:
+    number = await net.account(A)
+    server, notes = net.servers[A], list[str]()
+
+    def use_it(what: str) -> None:
+        """In the moment in which it has landed, somebody who has heard of it uses it."""
+        notes.append(what)
+        for key, consent in server.disk.rows[Consent].items():
+            server.disk.rows[Consent][key] = replace(consent, used=7)
+
+    server.manners.note = use_it
+    not_heard_of(net)
+    consent = await net.consent(A, number, B)
+    known = await net.stores[A].get(Consent, consent)
+    assert notes == ["commit landed unheard of"]
+    assert known is not None
+    assert known.used == 7
+
+
+async def test_a_decision_is_stamped_later_than_what_another_process_wrote_whatever_its_clock_says(net: World) -> None:
+    number = await net.account(A, 500)
+    fast = net.banks[A1].bank.rhythm
+    fast.hear(stamp_at(net.clock.wall_ms() + 30_000))
+    await net.cash(A, number, 100)
+    net.front[A] = A2
+    await net.cash(A, number, 600, kind=EntryKind.WITHDRAWAL)
+    entries = await net.stores[A].find(Queries.ENTRIES_SINCE, number)
+    assert [entry.amount for entry in entries] == [500, 100, 600]
+    assert entries[1].stamp < entries[2].stamp
+
+
+async def interrupted(net: World) -> tuple[asyncio.Task[TransferResult], str, tuple[tuple[str, str, int], ...]]:
+    """A transfer that its process still drives, and that has just been aborted as if nobody did."""
+    here, there = await net.account(A, 500), await net.account(B)
+    gate = net.weather = Gate(Prepare)
+    legs = ((A, here, -300), (B, there, 300))
+    ordered = asyncio.ensure_future(net.transfer(A, *legs, key="rent"))
+    await gate.reached.wait()
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.banks[A2].bank.coordinating.restart(identity)
+    gate.open.set()
+    return ordered, identity, legs
+
+
+async def test_who_was_told_that_a_transfer_was_interrupted_is_told_so_again(net: World) -> None:
+    ordered, identity, legs = await interrupted(net)
+    told = await ordered
+    assert (told.transaction.id, told.transaction.state) == (identity, State.ABORTED)
+    again = await net.transfer(A, *legs, key="rent")
+    assert (again.transaction.id, again.replayed) == (identity, True)
+
+
+async def test_nobody_is_told_of_an_interrupted_transfer_whose_key_has_run_anew(net: World) -> None:
+    ordered, identity, legs = await interrupted(net)
+    net.front[A] = A2
+    anew = await net.transfer(A, *legs, key="rent")
+    assert anew.transaction.id != identity
+    with pytest.raises(OutcomeUnknown):
+        await ordered
+
+
+async def test_an_id_that_was_aborted_unheard_of_is_never_used_again(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    server, aborting = net.servers[A], list[asyncio.Task[object]]()
+
+    def abort(_what: str) -> None:
+        (identity,) = server.disk.rows[Transaction]
+        aborting.append(asyncio.ensure_future(net.banks[A2].bank.coordinating.restart(identity)))
+
+    server.manners.note = abort
+    not_heard_of(net)
+    told = await net.transfer(A, (A, here, -300), (B, there, 300), key="rent")
+    assert told.transaction.state is State.ABORTED
+    assert len(aborting) == 1
+    again = await net.transfer(A, (A, here, -300), (B, there, 300), key="rent")
+    assert (again.transaction.id, again.replayed) == (told.transaction.id, True)
+
+
+async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    holder = await net.person(A)
+    gate = net.weather = Gate(Prepare)
+    items = [BatchItem(make_legs((A, here, -300), (B, there, 300)), None)]
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    batching = net.banks[A1].bank.batching
+    ordered = asyncio.ensure_future(batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5))
+    await gate.reached.wait()
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.banks[A2].bank.coordinating.restart(identity)
+    gate.open.set()
+    (done,) = (await ordered).results
+    assert isinstance(done, Transaction)
+    assert (done.id != identity, done.state) in ((True, State.COMMITTING), (True, State.ENDED))
+
+
+async def test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.1)
+    here, there = await net.account(A, 500), await net.account(B)
+    holder = await net.person(A)
+    gate = net.weather = Gate(Prepare)
+    items = [BatchItem(make_legs((A, here, -100), (B, there, 100)), None)] * 3
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    one = net.banks[A1].bank
+    ordered = asyncio.ensure_future(one.batching.order(holder, items, Mode.CONCURRENT, OnFailure.CONTINUE, key, 20))
+    await gate.reached.wait()
+    store = one.store
+    assert isinstance(store, SharedMemoryStore)
+    store.cut_off(0.5)
+    gate.open.set()
+    net.calm()
+    done = await net.banks[A2].bank.batching.order(holder, items, Mode.CONCURRENT, OnFailure.CONTINUE, key, 0)
+    assert done.batch.finished_at is None
+    with suppress(StoreAway):
+        await ordered
+
+    async def finished() -> bool:
+        return (await store.get(Batch, done.batch.batch_id)).finished_at is not None  # type: ignore[union-attr]
+
+    await net.until(finished)
