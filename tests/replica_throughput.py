@@ -27,8 +27,8 @@ REPORT = """# Replicas of a bank: throughput
 
 Two banks pay each other; {payers} payers with an account of their own at each, each of whom pays again once it is
 answered; {turns} turns of {seconds:.0f} s for each shape, the median of each and its range. Banks, load, balancers and
-one PostgreSQL server share two cores, so that a second replica adds no core: replicas are for a bank that must not be away,
-not for speed on one machine. The books were right behind every turn.
+one PostgreSQL server share two cores, so that a second replica adds no core: replicas are for a bank that must not be
+away, not for speed on one machine. The books were right behind every turn.
 
 | each bank is | transfers a second | range | ÷ one process on PostgreSQL |
 |---|---|---|---|
