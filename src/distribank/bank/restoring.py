@@ -309,8 +309,9 @@ class Restoring:
             assert lost is not None, f"{transaction} was not lost"
             if await moment.get(Transaction, transaction) is not None:
                 return None
-            present = await self._restoration(moment)
-            waiting = [bank for bank in lost.participants if self._peers.view(bank) and not present.has_told(bank)]
+            present = await moment.get(Restoration, self._store.incarnation)
+            silent = [b for b in lost.participants if present is not None and not present.has_told(b)]
+            waiting = [bank for bank in silent if self._peers.view(bank) is not None]
             if waiting:
                 detail = f"{', '.join(waiting)} has not told yet what it knows of this; wait until it has"
                 return Refusal(Code.NOT_SETTLEABLE, detail)
