@@ -101,7 +101,7 @@ constraints:  ## Make constraints.txt and compose/requirements.txt anew, with th
 	@mv constraints.new constraints.txt
 	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes -c constraints.txt \
-		--extra otel pyproject.toml; } > compose/requirements.new
+		--extra otel --extra postgres pyproject.toml; } > compose/requirements.new
 	@mv compose/requirements.new compose/requirements.txt
 
 clean:  ## Remove the environment and what tools have left behind. Banks' data stay.
