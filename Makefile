@@ -55,7 +55,7 @@ mutants: $(VENV)/.installed-dev  ## Plant each seeded bug and run the test that 
 	@$(RUN) tests.mutating --report docs/reports/mutants.md $(ARGS)
 
 test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Docker and Compose v2.
-	@$(RUN) pytest -s -rs tests/compose/containers.py $(ARGS)
+	@$(RUN) pytest -s -rs tests/compose/containers.py tests/compose/replicas.py $(ARGS)
 
 test-browser: $(VENV)/.installed-browser  ## Drive /docs in the chromium or Chrome that is installed, on two real banks.
 	@$(RUN) pytest tests/browser -rs $(ARGS)
