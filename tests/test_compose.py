@@ -288,9 +288,18 @@ def test_what_watches_the_banks_starts_with_its_profile_only_and_is_guarded_like
     assert [source for source in sources if source.is_absolute() and not source.exists()] == []
 
 
-def test_the_scraper_is_told_its_token_and_its_banks_as_it_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "targets"),
+    [
+        (CHECKED_IN, ('"bank-001:8001"', '"bank-002:8002"')),
+        (ON_POSTGRES, ('"bank-001a:8001", "bank-001b:8001"', '"bank-002a:8002", "bank-002b:8002"')),
+    ],
+)
+def test_the_scraper_is_told_its_token_and_its_banks_as_it_starts(
+    file: Path, targets: tuple[str, str], tmp_path: Path
+) -> None:
     """Its own script, in a shell, with another directory for /tmp, and a program that says that it got there."""
-    script = re.search(r"- \|\n((?: {8}.*\n)+)", service("prometheus"))
+    script = re.search(r"- \|\n((?: {8}.*\n)+)", service("prometheus", file))
     assert script
     (tmp_path / "prometheus").write_text("#!/bin/sh\necho got there $*\n")
     (tmp_path / "prometheus").chmod(0o755)
@@ -307,8 +316,8 @@ def test_the_scraper_is_told_its_token_and_its_banks_as_it_starts(tmp_path: Path
     assert (tmp_path / "metrics-token").read_text() == "a token's own text"
     assert (tmp_path / "metrics-token").stat().st_mode & 0o077 == 0
     assert (tmp_path / "banks.yml").read_text().splitlines() == [
-        '- {targets: ["bank-001:8001"], labels: {bank: "99990001"}}',
-        '- {targets: ["bank-002:8002"], labels: {bank: "99990002"}}',
+        f'- {{targets: [{targets[0]}], labels: {{bank: "99990001"}}}}',
+        f'- {{targets: [{targets[1]}], labels: {{bank: "99990002"}}}}',
     ]
 
 

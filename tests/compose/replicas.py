@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ import pytest
 
 from distribank.breakages import Breakage
 from distribank.network.client import BankClient
+from distribank.service import EXIT_DURABILITY_LOST
 from tests.compose import containers
 from tests.compose.containers import code, name, said_by, say
 from tests.compose.engine import docker
@@ -89,27 +91,32 @@ class Addressed:
 
 
 class Load:
-    """People who pay; how long nobody was told that something was paid, since last asked."""
+    """People who pay; how long, since last asked, none of those was told of a payment who have to do with a bank."""
 
     def __init__(self, payers: list[Payer]) -> None:
         self.payers = payers
-        self._pause = 0.0
+        self._last = [(0, time.monotonic())] * BANKS
+        self._pauses = [0.0] * BANKS
 
     @property
     def paid(self) -> int:
         return sum(len(payer.paid) for payer in self.payers)
 
+    def paid_by(self, place: int) -> int:
+        """What was paid from or to the bank at *place*."""
+        return sum(len(payer.paid) for payer in self.payers if place in (payer.here, payer.there))
+
     async def watch(self, stop: asyncio.Event) -> None:
-        last, since = self.paid, time.monotonic()
         while not stop.is_set():
             await asyncio.sleep(0.05)
             now = time.monotonic()
-            self._pause = max(self._pause, now - since)
-            if self.paid > last:
-                last, since = self.paid, now
+            for place, (paid, since) in enumerate(self._last):
+                self._pauses[place] = max(self._pauses[place], now - since)
+                if self.paid_by(place) > paid:
+                    self._last[place] = (self.paid_by(place), now)
 
-    def pause(self) -> float:
-        found, self._pause = self._pause, 0.0
+    def pause(self, place: int) -> float:
+        found, self._pauses[place] = self._pauses[place], 0.0
         return found
 
     def told(self) -> str:
@@ -185,16 +192,16 @@ async def test_replicas_and_whole_banks_are_killed_under_load_and_nothing_is_los
 
 
 async def a_replica_is_killed(people: People, paying: Load, begun: float) -> None:
-    before = paying.paid
-    paying.pause()
+    before = paying.paid_by(0)
+    paying.pause(0)
     docker("kill", "bank-001a")
     took = await settled(people)
     await asyncio.sleep(4)
-    assert paying.paid > before
+    assert paying.paid_by(0) > before
     say(
         begun,
-        f"bank-001a was killed: what was in doubt was settled within {took:.1f} s; nobody was paid for "
-        f"{paying.pause():.1f} s at most",
+        f"bank-001a was killed: what was in doubt was settled within {took:.1f} s; its bank went on, at most "
+        f"{paying.pause(0):.1f} s without a payment",
     )
     docker("start", "bank-001a")
     await healthy("bank-001a")
@@ -202,8 +209,9 @@ async def a_replica_is_killed(people: People, paying: Load, begun: float) -> Non
 
 async def a_replica_freezes(people: People, paying: Load, begun: float) -> None:
     """One that wakes up behind its lease has been replaced: it ends, and the engine starts it again."""
-    paying.pause()
+    paying.pause(1)
     before = restarts("bank-002a")
+    ends = ends_of("bank-002a")
     docker("pause", "bank-002a")
     took = await settled(people)
     await asyncio.sleep(max(0.0, 8 - took))
@@ -213,12 +221,14 @@ async def a_replica_freezes(people: People, paying: Load, begun: float) -> None:
         return restarts("bank-002a") == before + 1
 
     await until(started_again, "it ends by itself and is started again", BACK_S)
+    ends.terminate()
+    assert ends.communicate(timeout=10)[0].split() == [str(EXIT_DURABILITY_LOST)]
     await healthy("bank-002a")
     assert "another replica has taken over" in said_by("bank-002a")
     say(
         begun,
-        f"bank-002a was frozen for 8 s: settled within {took:.1f} s, nobody paid for {paying.pause():.1f} s at most; "
-        "it woke up, ended by itself, was started again and is healthy",
+        f"bank-002a was frozen for 8 s: settled within {took:.1f} s, at most {paying.pause(1):.1f} s without a payment;"
+        " it woke up, ended with status 70, was started again and is healthy",
     )
 
 
@@ -264,20 +274,20 @@ async def a_database_is_killed(people: People, paying: Load, begun: float) -> No
 
 
 async def replicas_are_made_anew_one_at_a_time(paying: Load, begun: float) -> None:
-    before, again = paying.paid, sum(payer.asked_again for payer in paying.payers)
-    paying.pause()
+    before, again = paying.paid_by(0), sum(payer.asked_again for payer in paying.payers)
+    paying.pause(0)
     for replica in ("bank-001a", "bank-001b"):
         made = docker("inspect", "--format", "{{.Created}}", replica)
         await asyncio.to_thread(
             compose, "up", "--detach", "--no-deps", "--force-recreate", "--wait", "--wait-timeout", "60", replica
         )
         assert docker("inspect", "--format", "{{.Created}}", replica) != made
-    assert paying.paid > before
+    assert paying.paid_by(0) > before
     asked = sum(payer.asked_again for payer in paying.payers) - again
     say(
         begun,
-        f"bank-001a and bank-001b were made anew, one behind the other: {paying.paid - before} were paid meanwhile, "
-        f"{asked} times somebody had to ask again, nobody was paid for {paying.pause():.1f} s at most",
+        f"bank-001a, then bank-001b, were made anew: {paying.paid_by(0) - before} were paid meanwhile,"
+        f" {asked} times somebody had to ask again, at most {paying.pause(0):.1f} s without a payment",
     )
 
 
@@ -318,6 +328,19 @@ async def healthy(*names: str) -> None:
 
 def restarts(container: str) -> int:
     return int(docker("inspect", "--format", "{{.RestartCount}}", container))
+
+
+def ends_of(container: str) -> subprocess.Popen[str]:
+    """A process that prints the status of each end of a container."""
+    chosen = [
+        "--filter",
+        f"container={container}",
+        "--filter",
+        "event=die",
+        "--format",
+        "{{.Actor.Attributes.exitCode}}",
+    ]
+    return subprocess.Popen(["docker", "events", *chosen], stdout=subprocess.PIPE, text=True)
 
 
 def operator_password(number: int) -> str:

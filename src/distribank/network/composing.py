@@ -99,14 +99,14 @@ services:
     command:
       - >-
         if ! [ "$$BANKS" -ge {fewest} ] 2>/dev/null || ! [ "$$BANKS" -le {banks} ];
-        then echo "BANKS must be {fewest} to {banks}; for more: distribank compose --banks N --output FILE" >&2;
+        then echo "BANKS must be {fewest} to {banks}; for more: distribank compose{option} --banks N --output FILE" >&2;
         exit 2; fi;
         case "$$DISTRIBANK_PEOPLE" in {words}) ;;
         *) echo "DISTRIBANK_PEOPLE must be 1 or 0" >&2; exit 2; esac;
         distribank network init --banks "$$BANKS" --data-dir /data --base-port {port}
         --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}'
         {database} || exit;
-        echo; echo "Once they are up, the first transfer:  BANKS=$$BANKS docker compose run --rm client"
+        echo; echo "Once they are up, the first transfer:  {chosen}BANKS=$$BANKS docker compose run --rm client"
     volumes:
       - network:/data
 {all_volumes}
@@ -197,6 +197,7 @@ def compose_file(banks: int, postgres: bool = False) -> str:
         port=_port(1),
         second_port=_port(2),
         option=" --postgres" if postgres else "",
+        chosen="COMPOSE_FILE=compose/postgres.yaml " if postgres else "",
         about=ABOUT if postgres else _ABOUT,
         extensions=EXTENSIONS if postgres else "",
         shared="\n".join(_shared()),
@@ -205,7 +206,7 @@ def compose_file(banks: int, postgres: bool = False) -> str:
         database=_POSTGRESQL if postgres else _SQLITE,
         all_volumes="\n".join(f"      - {volume}" for volume in volumes),
         services="\n".join(_bank(number, banks, postgres) for number in numbers),
-        observing=observing(FEWEST),
+        observing=observing(FEWEST, "ab" if postgres else ""),
         observed=VOLUMES,
         networks=NETWORKS if postgres else "",
         volumes="\n".join(f"  {volume.partition(':')[0]}:" for volume in volumes),
