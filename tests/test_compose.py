@@ -288,6 +288,18 @@ def test_what_watches_the_banks_starts_with_its_profile_only_and_is_guarded_like
     assert [source for source in sources if source.is_absolute() and not source.exists()] == []
 
 
+@needs_compose
+def test_on_postgres_the_watchers_are_the_same_and_the_token_is_told_to_replicas_not_to_addresses() -> None:
+    profiles = {"BANKS": "2", "COMPOSE_PROFILES": "banks-2,observability"}
+    services = on_postgres(**profiles, DISTRIBANK_METRICS_TOKEN="given-to-the-scraper")["services"]
+
+    assert services.keys() - on_postgres(BANKS="2", COMPOSE_PROFILES="banks-2")["services"].keys() == WATCHERS
+    told = [name for name, made in services.items() if "given-to-the-scraper" in str(made)]
+    assert sorted(told) == ["bank-001a", "bank-001b", "bank-002a", "bank-002b", "prometheus"]
+    sources = [Path(each["source"]) for made in services.values() for each in made.get("volumes", ())]
+    assert [source for source in sources if source.is_absolute() and not source.exists()] == []
+
+
 @pytest.mark.parametrize(
     ("file", "targets"),
     [
