@@ -62,7 +62,7 @@ mutants: $(VENV)/.installed-dev  ## Plant each seeded bug and run the test that 
 	@$(RUN) tests.mutating --report docs/reports/mutants.md $(ARGS)
 
 test-compose: $(VENV)/.installed-dev  ## Try the network in containers; needs Docker and Compose v2.
-	@$(RUN) pytest -s -rs tests/compose/containers.py $(ARGS)
+	@$(RUN) pytest -s -rs tests/compose/containers.py tests/compose/replicas.py $(ARGS)
 
 test-browser: $(VENV)/.installed-browser  ## Drive /docs in the chromium or Chrome that is installed, on two real banks.
 	@$(RUN) pytest tests/browser -rs $(ARGS)
@@ -108,7 +108,7 @@ constraints:  ## Make constraints.txt and compose/requirements.txt anew, with th
 	@mv constraints.new constraints.txt
 	@{ sed -n '/^#/p' compose/requirements.txt; uv pip compile --quiet --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --generate-hashes -c constraints.txt \
-		--extra otel pyproject.toml; } > compose/requirements.new
+		--extra otel --extra postgres pyproject.toml; } > compose/requirements.new
 	@mv compose/requirements.new compose/requirements.txt
 
 clean:  ## Remove the environment and what tools have left behind. Banks' data stay.

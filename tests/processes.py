@@ -63,9 +63,9 @@ class People:
         self.accounts: list[AccountRef] = []
         self.total = 0
 
-    async def settle_in(self, money: int) -> People:
+    async def settle_in(self, money: int, password: str = PASSWORD) -> People:
         for bank in self.banks:
-            session = await bank.client.join("Maria da Silva", CPFS[0], PASSWORD)
+            session = await bank.client.join("Maria da Silva", CPFS[0], password)
             account = await session.open_account()
             (await session.deposit(account, money)).expect(201)
             self.total += money

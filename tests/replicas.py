@@ -183,7 +183,7 @@ class Payer:
             ):
                 self.refused += 1  # nothing moved, and the key says so for ever
                 break
-            assert answer is None or answer.status in (202, 409, 503), answer
+            assert answer is None or answer.status in (202, 409, 502, 503, 504), answer  # a balancer's own words, too
             self.asked_again += 1
             await asyncio.sleep(0.05 + random.random() / 10)  # noqa: S311
         self.slowest = max(self.slowest, time.monotonic() - begun)

@@ -11,7 +11,7 @@ import pytest
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.config import Settings
-from distribank.network.layout import DEFAULT_BASE_PORT, Place, init, load, name_of
+from distribank.network.layout import DEFAULT_BASE_PORT, Database, Place, init, load, name_of
 from distribank.network.processes import BankProcess, free_base_port, is_free, running
 from distribank.peers.roster import Roster, load_private_key, own_keyid
 from tests.processes import CPFS, PASSWORD, command, network_of, until
@@ -178,6 +178,60 @@ def test_banks_listen_and_are_reached_where_they_are_told_to(tmp_path: Path) -> 
 def test_a_place_that_is_none_is_refused_before_a_bank_is_made_there(tmp_path: Path, place: Place) -> None:
     with pytest.raises(Misconfigured):
         init(tmp_path, 1, place=place)
+
+    assert files_of(tmp_path) == {}
+
+
+ON_POSTGRES = "postgresql://bank:{password}@db-{number:03}:5432/bank"
+
+
+def test_banks_stand_on_databases_of_their_own_whose_servers_find_the_password_in_a_file(tmp_path: Path) -> None:
+    data, servers = tmp_path / "data", tmp_path / "servers"
+    for code in ("99990001", "99990002"):
+        (servers / code).mkdir(parents=True)
+    database = Database(ON_POSTGRES, f"{servers}/{{code}}/password")
+
+    banks = init(data, 2, database=database)
+    urls = [Settings.load(bank.env_file).database_url for bank in banks]
+    found = [(servers / bank.code / "password").read_text().strip() for bank in banks]
+
+    assert urls == [f"postgresql://bank:{password}@db-00{k}:5432/bank" for k, password in enumerate(found, 1)]
+    assert len(set(found)) == 2
+    assert min(len(password) for password in found) >= 32
+    assert {(servers / bank.code / "password").stat().st_mode & 0o777 for bank in banks} == {0o600}
+
+    (servers / "99990002" / "password").unlink()
+    init(data, 2, database=database)
+    assert [Settings.load(bank.env_file).database_url for bank in banks] == urls
+    assert [(servers / bank.code / "password").read_text().strip() for bank in banks] == found
+
+
+def test_banks_keep_the_kind_of_database_that_they_began_with(tmp_path: Path) -> None:
+    init(tmp_path / "files", 1)
+    init(tmp_path / "servers", 1, database=Database(ON_POSTGRES))
+    before = files_of(tmp_path)
+
+    for place, other in (("files", Database(ON_POSTGRES)), ("servers", Database())):
+        with pytest.raises(Misconfigured, match="keeps the kind of database that it began with"):
+            init(tmp_path / place, 2, database=other)
+    assert files_of(tmp_path) == before
+
+    init(tmp_path / "files", 2, database=Database())
+    init(tmp_path / "servers", 2)
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        Database("postgresql://bank:{secret}@db/bank"),
+        Database("postgresql://bank@db/bank\nDISTRIBANK_PORT=1"),
+        Database("bank.db"),
+        Database(ON_POSTGRES, "/databases/{password}"),
+    ],
+)
+def test_a_database_that_is_none_is_refused_before_a_bank_is_made_for_it(tmp_path: Path, database: Database) -> None:
+    with pytest.raises(Misconfigured):
+        init(tmp_path, 1, database=database)
 
     assert files_of(tmp_path) == {}
 

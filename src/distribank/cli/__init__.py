@@ -76,13 +76,31 @@ def network_init(
             "if not said.",
         ),
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            metavar="URL",
+            help="On what a new bank stands, such as postgresql://bank:{password}@db-{number:03}/bank, with a password "
+            "made for each; sqlite:///bank.db if not said.",
+        ),
+    ] = None,
+    database_password_file: Annotated[
+        str,
+        typer.Option(
+            "--database-password-file",
+            metavar="FILE",
+            help="Where the database's server is to find that password, such as /databases/{code}/password.",
+        ),
+    ] = "",
 ) -> None:
     """Write the network file, and per bank its settings, secrets and key. Banks that exist are kept as they are."""
-    from distribank.network.layout import ADDRESS, HOST, Place, init, load
+    from distribank.network.layout import ADDRESS, HOST, Database, Place, init, load
     from distribank.network.pasting import own_command
 
     before = load(data_dir)
-    made = init(data_dir, banks, base_port, Place(listen or HOST, address or ADDRESS))
+    on = None if database is None else Database(database, database_password_file)
+    made = init(data_dir, banks, base_port, Place(listen or HOST, address or ADDRESS), on)
     for bank in made:
         typer.echo(f"{bank.code}  {bank.name:<12}  {bank.url}  {bank.env_file}")
     if 0 < len(before) < len(made):

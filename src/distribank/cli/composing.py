@@ -16,13 +16,16 @@ app = typer.Typer()
 @app.command(rich_help_panel=RUNNING)
 def compose(
     banks: Annotated[int, typer.Option("--banks", min=2, max=MAX_BANKS, help="The most banks that it can start.")] = 16,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="Each bank on a PostgreSQL database, as two replicas behind one address.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", help="A file to write it to; else it is printed.")] = None,
 ) -> None:
     """The compose file of a network: a container, a volume and a port for each bank."""
     from distribank.breakages import Misconfigured
     from distribank.network.composing import compose_file
 
-    text = compose_file(banks)
+    text = compose_file(banks, postgres)
     if output is None:
         typer.echo(text, nl=False)
         return

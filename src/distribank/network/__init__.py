@@ -7,8 +7,9 @@ demo, ``distribank up`` and the tests that kill banks all stand on these three.
 ``up`` runs banks and shows them, with ``figures`` of each and what a ``terminal`` is owed. ``breaking`` freezes, thaws,
 kills and starts one of them, which ``pids`` finds. ``people`` brings somebody to try them with; ``transfers`` orders
 one and tells where it is; ``desk`` is the operator's, ``auditing`` the auditor's. ``restoring`` takes backups and puts
-them back, ``moving`` brings a bank to another database. ``composing`` writes the compose file, for banks in containers,
-``observing`` its part on what watches them; ``pasting`` the command lines that people are told.
+them back, ``moving`` brings a bank to another database. ``composing`` writes the compose files, for banks in
+containers, ``replicating`` its part on banks of two replicas, ``observing`` that on what watches them; ``pasting`` the
+command lines that people are told.
 """
 
 from __future__ import annotations

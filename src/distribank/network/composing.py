@@ -1,10 +1,17 @@
-"""The compose file: every bank of a network as a service of its own, as text.
+"""The compose files: every bank of a network as a service of its own, as text.
 
 Bank *k* is the service and the container ``bank-00k``, with one volume and one fixed port. All banks stand in the file;
 the profile ``banks-<n>`` starts the first *n*. One service, ``network-init``, writes keys, settings and the network
 file before any bank starts; another, ``people``, brings people if they are wanted and stays, healthy once they are
 there, so that ``up --wait`` waits for them. What watches the banks comes from ``observing``. Nothing here holds a
 secret. Only text is made here: no engine is asked.
+
+There are two of these files, and a network is in one of them: in ``compose.yaml`` a bank is one container with an
+SQLite file, in ``postgres.yaml`` it is two, a database and a balancer (``replicating``). Both mean the same by the
+profiles, and by the service ``bank-00k``: the bank's address, which the other banks, the client, the people and the
+scraper know. They are not two profiles of one file. Profiles add services and take none away, so both forms of a bank
+could run side by side, under one address and one key, each with a database that knows nothing of what the other has
+promised; and two services cannot have one container name. As two files they can only replace each other.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from distribank.config import PREFIX, Settings
 from distribank.network import MAX_BANKS
 from distribank.network.layout import DEFAULT_BASE_PORT, FIRST
 from distribank.network.observing import VOLUMES, observing
+from distribank.network.replicating import ABOUT, EXTENSIONS, NETWORKS, databases, replicated
 
 FEWEST: Final = 2
 """Banks without a profile: they always run, and the client's example needs both."""
@@ -42,13 +50,9 @@ OWN: Final = frozenset(
 """
 
 _FILE: Final = """\
-# Made by `distribank compose --banks {banks}`; change that command, not this file. A test compares the two.
+# Made by `distribank compose --banks {banks}{option}`; change that command, not this file. A test compares the two.
 #
-#   cp .env.example .env && BANKS=6 docker compose up
-#
-# Containers are called as their services, so that `docker kill bank-002`, `docker pause bank-002` and
-# `docker network disconnect distribank bank-002` say what they mean, and a bank that is connected again has its name.
-
+{about}
 name: distribank
 
 x-image: &image
@@ -78,7 +82,7 @@ x-check: &check
   timeout: 4s
   retries: 3
   start_period: 30s
-
+{extensions}
 services:
   network-init:
     <<: *image
@@ -95,13 +99,14 @@ services:
     command:
       - >-
         if ! [ "$$BANKS" -ge {fewest} ] 2>/dev/null || ! [ "$$BANKS" -le {banks} ];
-        then echo "BANKS must be {fewest} to {banks}; for more: distribank compose --banks N --output FILE" >&2;
+        then echo "BANKS must be {fewest} to {banks}; for more: distribank compose{option} --banks N --output FILE" >&2;
         exit 2; fi;
         case "$$DISTRIBANK_PEOPLE" in {words}) ;;
         *) echo "DISTRIBANK_PEOPLE must be 1 or 0" >&2; exit 2; esac;
         distribank network init --banks "$$BANKS" --data-dir /data --base-port {port}
-        --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}' || exit;
-        echo; echo "Once they are up, the first transfer:  BANKS=$$BANKS docker compose run --rm client"
+        --listen 0.0.0.0 --address 'http://bank-{{number:03}}:{{port}}'
+        {database} || exit;
+        echo; echo "Once they are up, the first transfer:  {chosen}BANKS=$$BANKS docker compose run --rm client"
     volumes:
       - network:/data
 {all_volumes}
@@ -138,11 +143,18 @@ services:
 {observing}networks:
   banks:
     name: distribank
-
+{networks}
 volumes:
   network: # the network file, which is no secret; written by network-init alone
 {volumes}
 {observed}"""
+
+_ABOUT: Final = """\
+#   cp .env.example .env && BANKS=6 docker compose up
+#
+# Containers are called as their services, so that `docker kill bank-002`, `docker pause bank-002` and
+# `docker network disconnect distribank bank-002` say what they mean, and a bank that is connected again has its name.
+"""
 
 _BANK: Final = """\
   {name}:
@@ -162,37 +174,52 @@ _CHECK: Final = (
 )
 """``http.client`` looks at no proxy variables."""
 
+_SQLITE: Final = "--database sqlite:///bank.db"
+_POSTGRESQL: Final = """\
+--database 'postgresql://bank:{password}@db-{number:03}:5432/bank'
+        --database-password-file '/databases/{code}/password'"""
+"""What ``network-init`` is told; a network that stands on the other is refused by it."""
 
-def compose_file(banks: int) -> str:
-    """The compose file for at most *banks* banks; ``Misconfigured`` if a network cannot have so many."""
+
+def compose_file(banks: int, postgres: bool = False) -> str:
+    """The compose file for at most *banks* banks, on PostgreSQL or on SQLite; ``Misconfigured`` if a network cannot
+    have so many.
+    """
     if not FEWEST <= banks <= MAX_BANKS:
         raise Misconfigured(f"a compose file holds {FEWEST} to {MAX_BANKS} banks, not {banks}")
     numbers = range(1, banks + 1)
+    volumes = [f"{_name(number)}:/data/{_code(number)}" for number in numbers]
+    if postgres:
+        volumes += databases([(number, _code(number)) for number in numbers])
     return _FILE.format(
         banks=banks,
         fewest=FEWEST,
         port=_port(1),
         second_port=_port(2),
+        option=" --postgres" if postgres else "",
+        chosen="COMPOSE_FILE=compose/postgres.yaml " if postgres else "",
+        about=ABOUT if postgres else _ABOUT,
+        extensions=EXTENSIONS if postgres else "",
         shared="\n".join(_shared()),
         words="|".join(word if word else '""' for word in (*YES, *NO)),
         people=", ".join(f"people-{word}" for word in YES),
-        all_volumes="\n".join(f"      - {_name(number)}:/data/{_code(number)}" for number in numbers),
-        services="\n".join(_bank(number, banks) for number in numbers),
-        observing=observing(FEWEST),
+        database=_POSTGRESQL if postgres else _SQLITE,
+        all_volumes="\n".join(f"      - {volume}" for volume in volumes),
+        services="\n".join(_bank(number, banks, postgres) for number in numbers),
+        observing=observing(FEWEST, "ab" if postgres else ""),
         observed=VOLUMES,
-        volumes="\n".join(f"  {_name(number)}:" for number in numbers),
+        networks=NETWORKS if postgres else "",
+        volumes="\n".join(f"  {volume.partition(':')[0]}:" for volume in volumes),
     )
 
 
-def _bank(number: int, banks: int) -> str:
+def _bank(number: int, banks: int, postgres: bool) -> str:
     profiles = [f"banks-{count}" for count in range(number, banks + 1)] if number > FEWEST else []
-    return _BANK.format(
-        name=_name(number),
-        code=_code(number),
-        port=_port(number),
-        profiles=f"    profiles: [{', '.join(profiles)}]\n" if profiles else "",
-        check=_CHECK.format(port=_port(number)),
-    )
+    listed = f"    profiles: [{', '.join(profiles)}]\n" if profiles else ""
+    check = _CHECK.format(port=_port(number))
+    if postgres:
+        return replicated(number, _code(number), _port(number), listed, check)
+    return _BANK.format(name=_name(number), code=_code(number), port=_port(number), profiles=listed, check=check)
 
 
 def _shared() -> list[str]:

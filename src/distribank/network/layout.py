@@ -67,7 +67,7 @@ DISTRIBANK_BANK_CODE={code}
 DISTRIBANK_BANK_NAME={name}
 DISTRIBANK_HOST={host}
 DISTRIBANK_PORT={port}
-DISTRIBANK_DATABASE_URL=sqlite:///bank.db
+DISTRIBANK_DATABASE_URL={database_url}
 DISTRIBANK_NETWORK_FILE=../network.json
 DISTRIBANK_PRIVATE_KEY_FILE=key.pem
 DISTRIBANK_TOKEN_SECRET={token_secret}
@@ -130,19 +130,57 @@ class Place:
         return parse_url(url, "the address")
 
 
-def init(data_dir: Path, banks: int, base_port: int | None = None, place: Place | None = None) -> list[LocalBank]:
+@dataclass(frozen=True, slots=True)
+class Database:
+    """On what new banks stand: a URL in which ``{number}`` and ``{code}`` are the bank's and ``{password}`` is made
+    afresh for it. *password_file*, which may hold the first two, is where the database's server reads that password.
+    """
+
+    url: str = "sqlite:///bank.db"
+    password_file: str = ""
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
+    def url_of(self, number: int, code: str, password: str) -> str:
+        """One bank's; ``Misconfigured`` if there are other braces, or if it is no single word."""
+        url = self._filled(self.url, "database", number=number, code=code, password=password)
+        if len(url.split()) != 1 or not urlsplit(url).scheme:
+            raise Misconfigured(f"the database {self.url!r} is no URL such as sqlite:///bank.db or postgresql://…")
+        return url
+
+    def password_file_of(self, number: int, code: str) -> Path:
+        return Path(self._filled(self.password_file, "password file", number=number, code=code))
+
+    def _filled(self, text: str, what: str, **values: Any) -> str:
+        try:
+            return text.format(**values)
+        except (LookupError, ValueError, AttributeError, TypeError):
+            names = ", ".join(f"{{{name}}}" for name in values)
+            raise Misconfigured(f"the {what} {text!r} may hold {names}, and no other braces") from None
+
+
+def init(
+    data_dir: Path,
+    banks: int,
+    base_port: int | None = None,
+    place: Place | None = None,
+    database: Database | None = None,
+) -> list[LocalBank]:
     """Make sure that *data_dir* holds at least *banks* banks, and return all that it holds, by code.
 
     New banks listen on *base_port*, *base_port* + 1, … by their place in the series of codes; where none is given, in
     the row that the directory's first bank begins, or from 8001. No port is opened here. *place* says where they listen
-    and are reached, this machine alone if it is left out.
-    ``Misconfigured`` if that cannot be: a port that another bank of the directory has, a listed bank without its key.
+    and are reached, this machine alone if it is left out; *database*, on what they stand, a file beside their settings.
+    ``Misconfigured`` if that cannot be: a port that another bank of the directory has, a listed bank without its key, a
+    bank that stands on something else than *database*.
     """
     if not 1 <= banks <= MAX_BANKS:
         raise Misconfigured(f"a data directory holds 1 to {MAX_BANKS} banks, not {banks}")
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        return _init(data_dir, banks, base_port, place or Place())
+        return _init(data_dir, banks, base_port, place or Place(), database)
     except OSError as error:
         raise Misconfigured(f"cannot write {error.filename or data_dir}: {error.strerror}") from error
 
@@ -195,10 +233,14 @@ def no_banks(data_dir: Path) -> Misconfigured:
     )
 
 
-def _init(data_dir: Path, banks: int, base_port: int | None, where: Place) -> list[LocalBank]:
+def _init(
+    data_dir: Path, banks: int, base_port: int | None, where: Place, database: Database | None
+) -> list[LocalBank]:
     if not _LISTEN.fullmatch(where.listen):
         raise Misconfigured(f"banks listen on an address such as {HOST} or 0.0.0.0, not {where.listen!r}")
     where.url(1, FIRST, base_port or DEFAULT_BASE_PORT)  # refused before anything is written
+    if database is not None:
+        _check_database(data_dir, database)
     listed = _read_listed(data_dir)
     ports = {urlsplit(entry["url"]).port: code for code, entry in listed.items()}
     if base_port is None:
@@ -214,7 +256,16 @@ def _init(data_dir: Path, banks: int, base_port: int | None, where: Place) -> li
                 "bring it back, or strike the bank out of the network file"
             )
         port = urlsplit(listed[code]["url"]).port if code in listed else None
-        bank, public_key = _make_bank(directory, code, name_of(place), port or base_port + place, where.listen)
+        bank, public_key = _make_bank(
+            directory,
+            code,
+            name_of(place),
+            port or base_port + place,
+            where.listen,
+            (database or Database()).url_of(place + 1, code, secrets.token_hex(24)),
+        )
+        if database is not None and database.password_file:
+            _hand_over_password(bank, database.password_file_of(place + 1, code))
         if ports.setdefault(bank.port, code) != code:
             raise Misconfigured(
                 f"port {bank.port} for bank {code} is bank {ports[bank.port]}'s already; choose another --base-port"
@@ -232,7 +283,32 @@ def name_of(place: int) -> str:
     return f"{NAMES[index]}-{again + 1}" if again else NAMES[index]
 
 
-def _make_bank(directory: Path, code: str, name: str, port: int, listen: str) -> tuple[LocalBank, str]:
+def _check_database(data_dir: Path, database: Database) -> None:
+    """A bank keeps the kind of database that it began with: on another one it would have forgotten all its promises."""
+    database.url_of(1, FIRST, "")
+    database.password_file_of(1, FIRST)
+    for env_file in sorted(data_dir.glob("*/bank.env")):
+        scheme = urlsplit(_database_url(env_file)).scheme
+        if scheme != database.scheme:
+            raise Misconfigured(
+                f"the banks of {data_dir} stand on {scheme}, not on {database.scheme}, as {env_file.parent.name} does: "
+                "a bank keeps the kind of database that it began with; make another network in another place"
+            )
+
+
+def _hand_over_password(bank: LocalBank, password_file: Path) -> None:
+    """Where the database's server has no password yet, it gets the one in the bank's settings."""
+    if not password_file.exists():
+        _replace(password_file, f"{urlsplit(_database_url(bank.env_file)).password or ''}\n", 0o600)
+
+
+def _database_url(env_file: Path) -> str:
+    return dotenv_values(env_file, interpolate=False).get("DISTRIBANK_DATABASE_URL") or Database().url
+
+
+def _make_bank(
+    directory: Path, code: str, name: str, port: int, listen: str, database_url: str
+) -> tuple[LocalBank, str]:
     """The bank of *directory* and its public key; whatever of its files is missing is made, what is there stays."""
     directory.mkdir(mode=0o700, exist_ok=True)
     key_file, env_file = directory / "key.pem", directory / "bank.env"
@@ -243,6 +319,7 @@ def _make_bank(directory: Path, code: str, name: str, port: int, listen: str) ->
             name=name,
             host=listen,
             port=port,
+            database_url=database_url,
             token_secret=secrets.token_hex(32),
             operator_password=secrets.token_hex(16),
         )

@@ -37,7 +37,7 @@ _SERVICES: Final = """\
         umask 077
         printf %s "$$DISTRIBANK_METRICS_TOKEN" > /tmp/metrics-token
         k=1; while [ $$k -le "$$BANKS" ]; do
-        printf '%s {{targets: ["bank-%03d:%d"], labels: {{bank: "%d"}}}}\\n' - $$k $$(({port} + k)) $$(({code} + k))
+        printf '%s {{targets: [{targets}], labels: {{bank: "%d"}}}}\\n' - {numbers} $$(({code} + k))
         k=$$((k + 1)); done > /tmp/banks.yml
         exec prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/prometheus
 
@@ -79,6 +79,15 @@ VOLUMES: Final = "  prometheus: # what was measured; the other two remember noth
 """What stands among the compose file's volumes."""
 
 
-def observing(fewest: int) -> str:
-    """The services, for a compose file whose ``BANKS`` is *fewest* where nothing is said."""
-    return _SERVICES.format(profile=PROFILE, fewest=fewest, port=DEFAULT_BASE_PORT - 1, code=int(FIRST) - 1)
+def observing(fewest: int, replicas: str = "") -> str:
+    """The services, for a compose file whose ``BANKS`` is *fewest* where nothing is said. What a bank has counted is
+    read from its one process, or from each of its *replicas*, a letter each: behind one address they would mix.
+    """
+    processes = list(replicas) or [""]
+    return _SERVICES.format(
+        profile=PROFILE,
+        fewest=fewest,
+        targets=", ".join(f'"bank-%03d{letter}:%d"' for letter in processes),
+        numbers=" ".join([f"$$k $$(({DEFAULT_BASE_PORT - 1} + k))"] * len(processes)),
+        code=int(FIRST) - 1,
+    )
