@@ -252,11 +252,14 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
             await put(store, [transaction(2)])
         with pytest.raises(StoreAway):
             await store.get(Transaction, transaction_id(1))
+        monkeypatch.setattr(sharing, "LEASE_S", 0.1)
+        assert not store.within_reach
+        monkeypatch.undo()
         server.start()
-        monkeypatch.setattr(sharing, "AWAY_S", 30)
         assert [row.id for row in await store.claim(10)] == [transaction_id(1)]  # all that it drives, once
         assert await store.claim(10) == []
         await put(store, [transaction(2)])
+        assert store.within_reach
         await store.close()
     finally:
         server.stop()

@@ -129,6 +129,10 @@ class Store(Protocol):
         """Whether other processes of this bank may serve from it at the same time."""
 
     @property
+    def within_reach(self) -> bool:
+        """Whether the database has been heard of lately, so that what is asked now will not wait for it in vain."""
+
+    @property
     def waited_seconds(self) -> float:
         """Time that decisions have spent waiting for their turn, in all."""
 

@@ -33,10 +33,12 @@ async def alive(request: Request) -> Response:
 
 @network.get("/readyz", response_model=answers.Health, responses=problems({503: "`not_ready`"}), summary="Ready")
 async def ready(request: Request) -> Response:
-    """Recovery has read the log, and the bank can write."""
+    """Recovery has read the log, and the bank can write: its database is within reach."""
     bank = bank_of(request)
     if not bank.ready:
         raise not_ready(bank.restoring.awaited)
+    if not bank.store.within_reach:
+        raise Problem("not_ready", "this bank's database is out of reach; try again in a moment")
     return answer({"status": "ready", "bank": bank.code})
 
 

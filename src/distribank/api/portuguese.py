@@ -346,6 +346,9 @@ SENTENCES: Final[dict[str, str]] = {
     "this bank was restored from a backup and waits for what {banks} knows of it": (
         "este banco foi restaurado de uma cópia de segurança e espera o que {banks} sabe dele"
     ),
+    "this bank's database is out of reach; try again in a moment": (
+        "o banco de dados deste banco está fora de alcance; tente de novo em instantes"
+    ),
     "this bank is reading its log, or is stopping; try again in a moment": (
         "este banco está lendo o seu registro, ou está parando; tente novamente em instantes"
     ),

@@ -258,6 +258,11 @@ class GroupCommit(ABC):
         return False
 
     @property
+    def within_reach(self) -> bool:
+        """Its files are here."""
+        return self._broken is None
+
+    @property
     def waited_seconds(self) -> float:
         """Time that decisions have spent waiting for their turn, in all."""
         return self.locks.waited_seconds

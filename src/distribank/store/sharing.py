@@ -294,6 +294,11 @@ class SharedStore(ABC):
         """Other replicas may write here."""
         return True
 
+    @property
+    def within_reach(self) -> bool:
+        """Whether the server has been heard of within a lease."""
+        return self._broken is None and asyncio.get_running_loop().time() - self._heard_at < LEASE_S
+
     def is_durable(self, transaction: str) -> bool:  # noqa: ARG002
         """Whatever can be read is committed."""
         return True
