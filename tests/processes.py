@@ -75,6 +75,7 @@ class People:
             for other in self.banks:
                 if other.code != account.bank:
                     (await session.consent(account, other.code, 10**9)).expect(201)
+        await self.acquainted()
         return self
 
     async def status_at(self, place: int, transfer: str) -> str | None:
@@ -91,6 +92,14 @@ class People:
             return not any([await bank.client.in_doubt() for bank in self.banks])
         except Breakage:
             return False
+
+    async def acquainted(self) -> None:
+        """Wait until every bank has found every other: one that started sooner than another takes it to be away."""
+
+        async def online() -> bool:
+            return all([{*(await bank.client.network()).values()} <= {"online"} for bank in self.banks])
+
+        await until(online, "every bank finds every other", SLOW_MACHINE_S)
 
     async def check_books(self) -> None:
         """Each bank's books balance alone, with every other's, and over the network, which says so itself."""
