@@ -137,7 +137,7 @@ class Running:
 class World:
     """The network. ``transfer`` and the other verbs act as the holder of the first account at each bank."""
 
-    vote_deadline: float = 0.3
+    vote_deadline: float = 0.3 if ENGINE == "memory" else 5.0  # on PostgreSQL time is real
     position_cap: int | None = None
     make_store: Callable[[str, Callable[[float, int], None]], MemoryStore] = in_memory
     databases: Databases | None = field(default_factory=lambda: Databases() if ENGINE == "postgres" else None)
@@ -316,7 +316,7 @@ class World:
 
     async def until(self, true: Callable[[], bool | Awaitable[bool]]) -> None:
         """Wait until *true*: it is asked anew whenever a flush has ended or a message has arrived or been lost."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 if ENGINE == "memory" else 60):
             while True:
                 self.changed.clear()
                 now = true()
