@@ -323,7 +323,11 @@ async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(simu
 async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of(simulated: Bank) -> None:
     store = await simulated.replica()
     store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
-    store.server.manners.statement = lambda: 0.05  # the answer to COMMIT takes its time, as everything does
+    landed: list[Any] = []
+    store.server.manners.landing = landed.append
+    store.server.manners.statement = lambda: (
+        0.3 if landed and landed.pop() else 0.01
+    )  # COMMIT's answer is long on its way
     begun = asyncio.Event()
 
     async def begin(unit: Unit) -> None:
