@@ -56,7 +56,7 @@ async def rate(shape: int, seconds: float) -> float:
     with tempfile.TemporaryDirectory(prefix="distribank-replicas-") as directory:
         async with banks_of(shape, Path(directory) / "network") as fronts:
             people = await People(fronts).settle_in(MONEY)
-            payers = [await payer(people, n) for n in range(PAYERS)]
+            payers = [await a_payer(people, n) for n in range(PAYERS)]
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 for payer in payers:
@@ -74,7 +74,7 @@ async def rate(shape: int, seconds: float) -> float:
             return paid / took
 
 
-async def payer(people: People, number: int) -> Payer:
+async def a_payer(people: People, number: int) -> Payer:
     """One who pays between two accounts that nobody else uses."""
     here, there = number % 2, 1 - number % 2
     debit, credit = await people.sessions[here].open_account(), await people.sessions[there].open_account()
