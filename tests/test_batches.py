@@ -16,6 +16,7 @@ from distribank.core.protocol import Commit, Message, Prepare, State, Transactio
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
+from tests.engines import on_memory
 from tests.weather import Gate
 from tests.world import World, codes, world
 
@@ -142,6 +143,7 @@ async def test_what_waits_its_turn_in_a_batch_is_never_told_as_not_run() -> None
 
 
 @pytest.mark.parametrize("mode", list(Mode))
+@on_memory
 async def test_what_a_crash_interrupted_in_a_batch_is_not_told_as_aborted_and_a_retry_drives_it_on(
     mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
