@@ -108,7 +108,9 @@ async def town(directory: Path, urls: Sequence[str] = ()) -> AsyncIterator[Town]
 
     with nursery(directory) as start:
         async with network_of(directory / "network", 3, env=PATIENT, program=program, start=start, urls=urls) as banks:
-            yield Town(await People(banks).settle_in(MONEY), scripts)
+            people = await People(banks).settle_in(MONEY)
+            await people.acquainted()
+            yield Town(people, scripts)
 
 
 async def attempt(order: Awaitable[object]) -> None:

@@ -75,7 +75,6 @@ class People:
             for other in self.banks:
                 if other.code != account.bank:
                     (await session.consent(account, other.code, 10**9)).expect(201)
-        await self.acquainted()
         return self
 
     async def status_at(self, place: int, transfer: str) -> str | None:
