@@ -17,7 +17,7 @@ from typing import Any, Final
 from distribank.torture.history import Event
 
 CALM_SECONDS: Final = 10.0
-"""How soon behind the healing nothing may be held or in doubt any more."""
+"""How soon behind the healing, or a late prepare, nothing may be held or in doubt any more."""
 UNCHECKED: Final = frozenset({"bank_unreachable", "clock_ahead"})
 """Findings of an audit that only say that it could not look everywhere."""
 MOMENTS: Final = 40
@@ -373,9 +373,9 @@ def _balance(
 
 def _end(history: Sequence[Event], verdict: Verdict) -> Iterator[Violation]:
     """Once all is healed nothing stays held or in doubt, and the last audit finds that everything holds."""
-    calm = next((event["value"] for event in history if event["f"] == "calm"), None)
-    if calm is None or calm["left"] or calm["seconds"] > CALM_SECONDS:
-        yield Violation("not calm", f"{CALM_SECONDS:.0f} s behind the healing: {calm}")
+    calms = [event["value"] for event in history if event["f"] == "calm"]
+    if not calms or any(calm["left"] or calm["seconds"] > CALM_SECONDS for calm in calms):
+        yield Violation("not calm", f"{CALM_SECONDS:.0f} s behind the healing, or a late prepare: {calms}")
     last = [event for event in history if event["f"] == "read" and event["process"] == "final"]
     verdict.final = bool(last) and last[-1]["type"] == "ok" and last[-1]["value"]["ok"]
     if not verdict.final:

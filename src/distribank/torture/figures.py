@@ -93,7 +93,7 @@ def figures(events: Iterable[Event]) -> Figures:
         elif f == "healed":
             found.seconds = at
         elif f == "calm" and not value["left"]:
-            found.calm = value["seconds"]
+            found.calm = max(found.calm or 0.0, value["seconds"])
         elif f == "links":
             found.links = value
         elif f == "asked again in all":

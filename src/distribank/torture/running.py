@@ -15,7 +15,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from distribank.breakages import Breakage, Misconfigured
-from distribank.network.client import client_of
+from distribank.network.client import AccountRef, client_of
 from distribank.network.layout import HOST, LocalBank, init
 from distribank.network.processes import BankProcess, free_base_port, stop_all
 from distribank.network.terminal import cancel_on_signals, console, waiting
@@ -34,6 +34,8 @@ NETWORK_FILE: Final = "network-through-links.json"
 GIVE_UP_SECONDS: Final = 60.0
 """How long clients go on asking once all is healed."""
 LOOK_SECONDS: Final = 0.1
+LATE_PREPARES: Final = 5
+"""How often all is read at the end, if each time a late prepare has just placed a hold."""
 
 Program = Callable[[LocalBank], list[str]]
 
@@ -162,20 +164,39 @@ async def _torture(screen: Console, order: Order, clients: Clients, scene: Scene
         await asyncio.wait(paying, timeout=GIVE_UP_SECONDS)
         clients.over.set()
         say("every client knows what became of what it asked for, or has given up")
-        await _calm(clients, history, say)
+        statements = await _settled(screen, clients, history, say)
         watching.cancel()
         looking_after.cancel()
     dropped = {"packets dropped": scene.wires.dropped()} if scene.wires else {}
     history.add("run", "info", "links", {**dict(sorted(scene.links.met.items())), **dropped})
     history.add("run", "info", "asked again in all", dict(clients.counts.retries))
-    with waiting(screen, "reading every statement"):
-        for person, account in clients.people.all_accounts():
-            statement = await clients.statement(person, account)
-            history.add("run", "info", "statement", statement, bank=account.bank)
+    for account, statement in statements:
+        history.add("run", "info", "statement", statement, bank=account.bank)
+    with waiting(screen, "auditing the network"):
         begun, whole = history.now(), False
         while not whole and history.now() - begun < CALM_SECONDS:  # to this bank another may be unreachable yet
             whole = await clients.audit("final", clients.people.banks[0])
             await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _settled(
+    screen: Console, clients: Clients, history: History, say: Callable[[str], None]
+) -> list[tuple[AccountRef, dict[str, Any]]]:
+    """Every statement, once none shows anything held, or as it stands behind the last of ``LATE_PREPARES``.
+
+    A prepare whose packets were dropped is sent again by the sender's kernel, though its sender gave it up long since:
+    as long after the healing as the fault lasted. It then holds money until that bank has inquired, which is right.
+    """
+    for late in range(1, LATE_PREPARES + 1):
+        await _calm(clients, history, say)
+        with waiting(screen, "reading every statement"):
+            statements = [
+                (account, await clients.statement(person, account)) for person, account in clients.people.all_accounts()
+            ]
+        if late == LATE_PREPARES or not any(statement["held"] for _account, statement in statements):
+            break
+        say("a prepare that was given up has arrived late; once more")
+    return statements
 
 
 async def _calm(clients: Clients, history: History, say: Callable[[str], None]) -> None:
