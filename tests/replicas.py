@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -21,7 +21,7 @@ from distribank.breakages import Breakage
 from distribank.network.client import AccountRef
 from distribank.network.layout import HOST, LocalBank, init
 from distribank.network.processes import free_base_port, running
-from tests.processes import CHEAP, People, RealBank
+from tests.processes import CHEAP, SLOW_MACHINE_S, People, RealBank, until
 
 MONEY = 10_000_000
 
@@ -187,6 +187,21 @@ class Payer:
             self.asked_again += 1
             await asyncio.sleep(0.05 + random.random() / 10)  # noqa: S311
         self.slowest = max(self.slowest, time.monotonic() - begun)
+
+
+def payments(payers: Iterable[Payer]) -> int:
+    """How many transfers they were told are committed."""
+    return sum(len(payer.paid) for payer in payers)
+
+
+async def go_on(payers: Sequence[Payer], count: int) -> float:
+    """Return once *payers* have paid *count* times more; seconds taken."""
+    wanted = payments(payers) + count
+
+    async def reached() -> bool:
+        return payments(payers) >= wanted
+
+    return await until(reached, f"{count} more are paid", SLOW_MACHINE_S)
 
 
 async def expected_balances(people: People, payers: Sequence[Payer]) -> None:
