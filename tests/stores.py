@@ -57,7 +57,6 @@ class Place(ABC):
         self.broken: list[DurabilityLost] = []
         self.flushes: list[int] = []
         self.failure: Exception | None = None
-        self.held = False
 
     @abstractmethod
     async def opened(self) -> Any:
@@ -67,14 +66,6 @@ class Place(ABC):
     async def lose_disk(self) -> None:
         """The database is gone; what was kept apart from it is not."""
 
-    def hold(self) -> None:
-        """From now on no flush reaches the disk."""
-        raise NotImplementedError
-
-    def let_flush(self) -> None:
-        """Flushes reach the disk again, those held back first; with a *failure* set, they fail with it instead."""
-        return
-
     async def leave(self) -> None:
         """Behind a test."""
         return
@@ -83,10 +74,22 @@ class Place(ABC):
         self.flushes.append(writes)
 
 
+class Alone(Place):
+    """The place of an engine that has its rows to itself: it queues, and flushes when it can."""
+
+    @abstractmethod
+    def hold(self) -> None:
+        """From now on no flush reaches the disk."""
+
+    @abstractmethod
+    def let_flush(self) -> None:
+        """Flushes reach the disk again, those held back first; with a *failure* set, they fail with it instead."""
+
+
 class ByHand(Executor):
     """Runs what it is given at once, or when told to."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: OnSqlite) -> None:
         self._place = place
         self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
 
@@ -108,9 +111,10 @@ class ByHand(Executor):
         self._waiting.clear()
 
 
-class OnSqlite(Place):
+class OnSqlite(Alone):
     def __init__(self, directory: Path) -> None:
         super().__init__()
+        self.held = False
         self.path = directory / "bank.db"
         self.marker = directory / "bank.marker"
         self._commits = ByHand(self)
@@ -141,7 +145,7 @@ class OnSqlite(Place):
         self._commits.run()
 
 
-class InMemory(Place):
+class InMemory(Alone):
     def __init__(self, _directory: Path | None = None) -> None:
         super().__init__()
         self._store: MemoryStore | None = None
@@ -416,3 +420,10 @@ class World:
         await self.store.close()
         self.store = await self.place.opened()
         return self.store
+
+
+@dataclass
+class LoneWorld(World):
+    """The same with an engine that has its rows to itself."""
+
+    place: Alone

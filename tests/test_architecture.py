@@ -23,6 +23,7 @@ TREES = {path: ast.parse(path.read_text(), str(path)) for path in FILES}
 INWARD: dict[str, set[str]] = {
     "__init__": set(),
     "breakages": set(),
+    "files": set(),
     "locks": set(),
     "moments": set(),
     "strict_json": set(),
@@ -30,7 +31,7 @@ INWARD: dict[str, set[str]] = {
     "ports": {"core"},
     "bank": {"bank", "core", "ports", "breakages"},
     "recovery": {"bank", "core", "ports", "locks", "breakages"},
-    "store": {"store", "core", "ports", "breakages", "locks"},
+    "store": {"store", "core", "ports", "breakages", "files", "locks"},
     "peers": {"peers", "core", "ports", "breakages", "moments", "strict_json", "__init__"},
     "config": {"core", "breakages", "__init__"},
     "logs": {"config", "core", "breakages", "moments"},
@@ -48,6 +49,7 @@ APP_CHOOSES = {"store", "service"}
 THIRD_PARTY: dict[str, set[str]] = {
     "__init__": set(),
     "breakages": set(),
+    "files": set(),
     "locks": set(),
     "core": set(),
     "ports": set(),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
 
-from distribank.breakages import StoreUnusable
+from distribank.breakages import DurabilityLost, StoreInUse, StoreUnusable
 from distribank.core.ledger import Account
-from distribank.ports import Queries
-from distribank.store import copying, put, sqlite_files
+from distribank.ports import Queries, Recount, Row
+from distribank.store import copying, postgres_copying, postgres_opening, put, sqlite_files
 from distribank.store.group import KEY_OF
-from tests.postgres_server import drop, shared_server
-from tests.stores import BANK, OnPostgres, OnSqlite
+from distribank.store.marker import write_marker
+from tests.postgres_server import shared_server
+from tests.processes import until
+from tests.stores import BANK, OnPostgres, OnSqlite, account, deposit
 from tests.test_store_contract import shelf, sound_books
 
 STORE = Path(copying.__file__).parent
@@ -56,92 +61,177 @@ def test_what_is_copied_is_every_column_of_every_table() -> None:
     assert {table: list(columns) for table, columns in copying.COLUMNS.items()} == embedded
 
 
-async def test_a_bank_moves_to_postgresql_and_back_with_everything(tmp_path: Path) -> None:
-    place = OnSqlite(tmp_path)
-    store = place.open()
-    await store.write(sound_books())
-    incarnation = store.incarnation
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncIterator[OnPostgres]:
+    """An empty database on PostgreSQL."""
+    made = OnPostgres(tmp_path)
+    made.url = await shared_server().database()
+    yield made
+    await made.leave()
+
+
+@pytest.fixture(params=[OnSqlite, OnPostgres])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OnSqlite | OnPostgres]:
+    """Where a bank is, on either engine."""
+    made: OnSqlite | OnPostgres = request.param(tmp_path)
+    yield made
+    await made.leave()
+
+
+def url_of(place: OnSqlite | OnPostgres) -> str:
+    return place.url if isinstance(place, OnPostgres) else f"sqlite:///{place.path}"
+
+
+async def moved(source: OnSqlite | OnPostgres, target: OnSqlite | OnPostgres, *, bank: str = BANK) -> Recount:
+    """Move *bank*; what both databases add up to."""
+    async with (
+        copying.leaving(url_of(source), bank, source.marker, copying.place_of(url_of(target))) as read,
+        copying.entering(url_of(target)) as written,
+    ):
+        return await copying.copy(read, written, lambda _table, _done: None)
+
+
+async def filled(place: OnSqlite | OnPostgres, rows: list[Row]) -> str:
+    """The incarnation of the database at *place*, which has *rows* from now on."""
+    store = await place.opened()
+    await put(store, rows)
     await store.close()
-    url = await shared_server().database()
-    there = f"sqlite:///{tmp_path / 'back.db'}"
-    told: list[tuple[str, int]] = []
-    try:
-        counted = []
-        for source_url, target_url in ((f"sqlite:///{place.path}", url), (url, there)):
-            async with (
-                copying.opened(source_url, as_target=False) as source,
-                copying.opened(target_url, as_target=True) as target,
-            ):
-                counted.append(await copying.copy(source, target, lambda table, done: told.append((table, done))))
-        assert counted[0] == counted[1]
-        assert (counted[0].customers, counted[0].findings) == (750, [])
-        assert told
-        back = OnSqlite(tmp_path)
-        back.path = tmp_path / "back.db"
-        first, second = apsw.Connection(str(place.path)), apsw.Connection(str(back.path))
-        for table in copying.COLUMNS:
-            sentence = copying.READ[table]
-            assert sorted(first.execute(sentence)) == sorted(second.execute(sentence)), table
-        assert sqlite_files.read_identity(second) == sqlite_files.read_identity(first)
-        assert sqlite_files.read_identity(second).incarnation == incarnation
-    finally:
-        await drop(url)
+    return store.incarnation
 
 
-async def test_every_kind_of_row_arrives_as_it_was(tmp_path: Path) -> None:
+async def test_a_bank_moves_to_postgresql_and_back_with_everything(tmp_path: Path, shared: OnPostgres) -> None:
+    place, back = OnSqlite(tmp_path), OnSqlite(tmp_path)
+    back.path = tmp_path / "back.db"
+    incarnation = await filled(place, sound_books())
+    counted = [await moved(place, shared), await moved(shared, back)]
+    assert counted[0] == counted[1]
+    assert (counted[0].customers, counted[0].findings) == (750, [])
+    first, second = apsw.Connection(str(place.path)), apsw.Connection(str(back.path))
+    for table in copying.COLUMNS:
+        sentence = copying.READ[table]
+        assert sorted(first.execute(sentence)) == sorted(second.execute(sentence)), table
+    assert sqlite_files.read_identity(second) == sqlite_files.read_identity(first)
+    store = await back.opened()
+    assert store.incarnation == incarnation
+    await store.close()
+    for left, to in ((place, copying.place_of(shared.url)), (shared, str(back.path))):
+        with pytest.raises(StoreUnusable, match=re.escape(f"{copying.place_of(url_of(left))} to {to}")):
+            await left.opened()
+        with pytest.raises(StoreUnusable, match="bank 00000001 has moved"):
+            await moved(left, OnSqlite(tmp_path / "again"))
+
+
+async def test_every_kind_of_row_arrives_as_it_was(tmp_path: Path, shared: OnPostgres) -> None:
     place = OnSqlite(tmp_path)
-    store = place.open()
     rows = shelf()
-    await store.write(rows)
-    await store.close()
-    shared = OnPostgres(tmp_path)
-    shared.url = await shared_server().database()
-    try:
-        async with (
-            copying.opened(f"sqlite:///{place.path}", as_target=False) as source,
-            copying.opened(shared.url, as_target=True) as target,
-        ):
-            await copying.carry(source, target, lambda _table, _done: None)
-        there = await shared.opened()
-        for row in rows:
-            if type(row) in KEY_OF:
-                name = KEY_OF[type(row)](row)
-                assert await there.get(type(row), *(name if isinstance(name, tuple) else (name,))) == row
-        assert len(await there.find(Queries.ENTRIES_SINCE, "00000001-0")) == 5
-        assert {row.id for row in await there.claim(100)} == {row.id for row in await there.find(Queries.UNFINISHED)}
-        await there.close()
-    finally:
-        await shared.leave()
+    await filled(place, rows)
+    async with (
+        copying.leaving(url_of(place), BANK, place.marker, "there") as source,
+        copying.entering(shared.url) as target,
+    ):
+        await copying.carry(source, target, lambda _table, _done: None)
+    there = await shared.opened()
+    for row in rows:
+        if type(row) in KEY_OF:
+            name = KEY_OF[type(row)](row)
+            assert await there.get(type(row), *(name if isinstance(name, tuple) else (name,))) == row
+    assert len(await there.find(Queries.ENTRIES_SINCE, "00000001-0")) == 5
+    assert {row.id for row in await there.claim(100)} == {row.id for row in await there.find(Queries.UNFINISHED)}
+    await there.close()
 
 
-async def test_a_copy_that_does_not_balance_is_refused(tmp_path: Path) -> None:
-    place = OnSqlite(tmp_path)
-    store = place.open()
-    rows = sound_books()
-    rows = [
-        replace(row, posted=row.posted + 1) if isinstance(row, Account) and row.posted == 250 else row for row in rows
+async def test_a_move_that_is_refused_leaves_the_bank_where_it_was(
+    tmp_path: Path, place: OnSqlite | OnPostgres
+) -> None:
+    """Its books do not balance, and both databases, added up anew, say so."""
+    broken = [
+        replace(row, posted=row.posted + 1) if isinstance(row, Account) and row.posted == 250 else row
+        for row in sound_books()
     ]
-    await store.write(rows)
-    await store.close()
+    incarnation = await filled(place, broken)
     with pytest.raises(StoreUnusable, match="do not balance"):
-        async with (
-            copying.opened(f"sqlite:///{place.path}", as_target=False) as source,
-            copying.opened(f"sqlite:///{tmp_path / 'copy.db'}", as_target=True) as target,
-        ):
-            await copying.copy(source, target, lambda _table, _done: None)
+        await moved(place, elsewhere(tmp_path))
+    store = await place.opened()
+    assert store.incarnation == incarnation
+    await put(store, deposit(account(7), 5))
+    await store.close()
 
 
-async def test_a_bank_that_runs_does_not_move_and_nothing_moves_onto_what_is_there(tmp_path: Path) -> None:
-    shared = OnPostgres(tmp_path)
-    store = await shared.opened()
-    try:
-        await put(store, sound_books())
-        with pytest.raises(StoreUnusable, match="a replica of this bank runs"):
-            async with copying.opened(shared.url, as_target=False):
-                pass
-        with pytest.raises(StoreUnusable, match="give the bank an empty one"):
-            async with copying.opened(shared.url, as_target=True) as target:
-                await target.begin(copying.Identity(BANK, store.incarnation, 0, 0))
-    finally:
-        await store.close()
-        await shared.leave()
+async def test_a_bank_that_runs_does_not_move(tmp_path: Path, place: OnSqlite | OnPostgres) -> None:
+    store = await place.opened()
+    await put(store, sound_books())
+    with pytest.raises((StoreInUse, StoreUnusable), match=r"served by another process|a replica of this bank runs"):
+        await moved(place, elsewhere(tmp_path))
+    await put(store, deposit(account(7), 5))
+    await store.close()
+
+
+async def test_nothing_moves_onto_what_is_there(tmp_path: Path, shared: OnPostgres) -> None:
+    place = OnSqlite(tmp_path)
+    await filled(place, sound_books())
+    place.marker.unlink()  # both are this bank's
+    await filled(shared, sound_books())
+    place.marker.unlink()
+    with pytest.raises(StoreUnusable, match="give the bank an empty one"):
+        await moved(place, shared)
+    place.marker.unlink()
+    with pytest.raises(StoreUnusable, match="is there already; name another file"):
+        await moved(shared, place)
+
+
+async def test_what_a_bank_must_not_serve_from_does_not_move(tmp_path: Path, place: OnSqlite | OnPostgres) -> None:
+    await filled(place, sound_books())
+    with pytest.raises(StoreUnusable, match="belongs to bank 00000001, not to 00000009"):
+        await moved(place, elsewhere(tmp_path), bank="00000009")
+    write_marker(place.marker, "f" * 32, "elsewhere")
+    with pytest.raises(StoreUnusable, match="an old copy has forgotten promises"):
+        await moved(place, elsewhere(tmp_path))
+
+
+async def test_a_replica_that_was_frozen_while_its_bank_moved_writes_nothing_more(
+    tmp_path: Path, shared: OnPostgres
+) -> None:
+    frozen = await shared.opened()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(frozen.close)
+        await put(frozen, sound_books())
+        frozen._tasks[1].cancel()  # it says no more that it is alive
+        schema = shared.url.rpartition("/")[2]
+        await shared_server().execute("UPDATE replica SET expires_at = clock_timestamp()", database=schema)
+        counted = await moved(shared, elsewhere(tmp_path))
+        with pytest.raises(DurabilityLost, match="another replica has taken over"):
+            await put(frozen, deposit(account(7), 5))
+        async with postgres_copying.reading(shared.url) as source:
+            assert await source.recount() == counted
+
+
+async def test_who_starts_while_the_bank_moves_waits_and_is_refused(shared: OnPostgres) -> None:
+    await filled(shared, sound_books())
+    async with copying.leaving(shared.url, BANK, shared.marker, "there"):
+        starting = asyncio.create_task(shared.opened())
+        waiting = "SELECT count(*) AS found FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+        async def waits() -> bool:
+            return [row["found"] for row in await shared_server().fetch(waiting)] == [1]
+
+        await until(waits, "it waits for the row that says whose database this is")
+    with pytest.raises(StoreUnusable, match="has moved from"):
+        await starting
+
+
+async def test_a_long_pause_of_one_side_does_not_end_the_other(
+    shared: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bank's own connections are ended by the server when they pause in a transaction; these wait for each other."""
+    await filled(shared, sound_books())
+    monkeypatch.setattr(postgres_opening, "IDLE_IN_TRANSACTION_MS", 1)
+    async with copying.leaving(shared.url, BANK, shared.marker, "there") as source:
+        await asyncio.sleep(0.05)
+        assert (await source.recount()).customers == 750
+
+
+def elsewhere(directory: Path) -> OnSqlite:
+    """A place of its own, where nothing is yet."""
+    made = directory / "elsewhere"
+    made.mkdir(exist_ok=True)
+    return OnSqlite(made)

@@ -36,8 +36,10 @@ from tests.stores import (
     BANK,
     PEER,
     STAMP,
+    Alone,
     InMemory,
     InSharedMemory,
+    LoneWorld,
     OnPostgres,
     OnSqlite,
     Place,
@@ -76,9 +78,10 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture(params=["sqlite", "memory"])
-async def alone(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+async def alone(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LoneWorld]:
     """A store of an engine that has its rows to itself: it queues, and flushes when it can."""
     async with a_world(request.param, tmp_path) as made:
+        assert isinstance(made, LoneWorld)
         yield made
 
 
@@ -87,12 +90,14 @@ async def a_world(engine: str, directory: Path) -> AsyncIterator[World]:
     engines: dict[str, Callable[[Path], Place]]
     engines = {"sqlite": OnSqlite, "memory": InMemory, "postgres": OnPostgres, "shared memory": InSharedMemory}
     place = engines[engine](directory)
-    world = World(place, await place.opened())
+    store = await place.opened()
+    world = LoneWorld(place, store) if isinstance(place, Alone) else World(place, store)
     try:
         yield world
     finally:
         place.failure = None
-        place.let_flush()
+        if isinstance(place, Alone):
+            place.let_flush()
         await world.store.close()
         await place.leave()
 
@@ -105,20 +110,20 @@ async def test_every_engine_is_a_store(world: World) -> None:
 # Seeing what is queued --------------------------------------------------------------------------------------------
 
 
-async def test_a_queued_row_is_seen_at_once(alone: World) -> None:
+async def test_a_queued_row_is_seen_at_once(alone: LoneWorld) -> None:
     alone.place.hold()
     alone.write([account(1, posted=5)])
     assert await alone.store.get(Account, number(1)) == account(1, posted=5)
 
 
-async def test_a_row_is_seen_while_it_is_being_flushed(alone: World) -> None:
+async def test_a_row_is_seen_while_it_is_being_flushed(alone: LoneWorld) -> None:
     alone.place.hold()
     alone.write([account(1, posted=5)])
     await turn()
     assert await alone.store.get(Account, number(1)) == account(1, posted=5)
 
 
-async def test_what_is_queued_hides_what_is_being_flushed(alone: World) -> None:
+async def test_what_is_queued_hides_what_is_being_flushed(alone: LoneWorld) -> None:
     alone.place.hold()
     alone.write([account(1, posted=5)])
     await turn()
@@ -126,7 +131,7 @@ async def test_what_is_queued_hides_what_is_being_flushed(alone: World) -> None:
     assert await alone.store.get(Account, number(1)) == account(1, posted=7)
 
 
-async def test_lists_show_only_what_is_durable(alone: World) -> None:
+async def test_lists_show_only_what_is_durable(alone: LoneWorld) -> None:
     alone.place.hold()
     written = alone.write([Book("cash", 5)])
     await turn()
@@ -303,13 +308,13 @@ async def test_what_was_left_unfinished_is_claimed_once(world: World) -> None:
 # Atomic, in order, together ---------------------------------------------------------------------------------------
 
 
-async def test_what_waits_together_is_flushed_together(alone: World) -> None:
+async def test_what_waits_together_is_flushed_together(alone: LoneWorld) -> None:
     first = [alone.write([account(n)]) for n in range(1, 4)]
     await asyncio.gather(*first)
     assert alone.place.flushes == [3]
 
 
-async def test_what_arrives_during_a_flush_travels_with_the_next(alone: World) -> None:
+async def test_what_arrives_during_a_flush_travels_with_the_next(alone: LoneWorld) -> None:
     alone.place.hold()
     first = alone.write([account(1)])
     await turn()
@@ -319,14 +324,14 @@ async def test_what_arrives_during_a_flush_travels_with_the_next(alone: World) -
     assert alone.place.flushes == [1, 2]
 
 
-async def test_the_last_of_several_writes_of_one_row_wins(alone: World) -> None:
+async def test_the_last_of_several_writes_of_one_row_wins(alone: LoneWorld) -> None:
     writes = [alone.write([account(1, posted=posted)]) for posted in (1, 2, 3)]
     await asyncio.gather(*writes)
     assert alone.store.stats.rows == 1
     assert await (await alone.reopen()).get(Account, number(1)) == account(1, posted=3)
 
 
-async def test_a_write_is_durable_as_a_whole_or_not_at_all(alone: World) -> None:
+async def test_a_write_is_durable_as_a_whole_or_not_at_all(alone: LoneWorld) -> None:
     await alone.write(deposit(account(1), 5))
     with pytest.raises(DurabilityLost):
         await alone.write([Counter("account", 9), account(2), *deposit(account(1), 5)[1:]])  # posted once already
@@ -335,7 +340,7 @@ async def test_a_write_is_durable_as_a_whole_or_not_at_all(alone: World) -> None
     assert await store.get(Counter, "account") is None
 
 
-async def test_a_write_that_fails_while_it_is_queued_leaves_nothing(alone: World) -> None:
+async def test_a_write_that_fails_while_it_is_queued_leaves_nothing(alone: LoneWorld) -> None:
     def rows() -> Any:
         yield account(1)
         raise ZeroDivisionError
@@ -345,7 +350,7 @@ async def test_a_write_that_fails_while_it_is_queued_leaves_nothing(alone: World
     assert await (await alone.reopen()).get(Account, number(1)) is None
 
 
-async def test_an_empty_write_is_durable_like_any_other(alone: World) -> None:
+async def test_an_empty_write_is_durable_like_any_other(alone: LoneWorld) -> None:
     await asyncio.wait_for(alone.write([]), 5)
 
 
@@ -395,7 +400,7 @@ async def test_posting_twice_stops_the_bank(world: World, again: list[Row]) -> N
 # When it is durable -----------------------------------------------------------------------------------------------
 
 
-async def test_a_write_is_not_done_before_it_is_durable(alone: World) -> None:
+async def test_a_write_is_not_done_before_it_is_durable(alone: LoneWorld) -> None:
     alone.place.hold()
     written = alone.write([transaction(1)])
     await turn()
@@ -406,26 +411,26 @@ async def test_a_write_is_not_done_before_it_is_durable(alone: World) -> None:
     assert alone.store.is_durable(transaction_id(1))
 
 
-async def test_a_queued_transaction_is_not_durable_yet(alone: World) -> None:
+async def test_a_queued_transaction_is_not_durable_yet(alone: LoneWorld) -> None:
     alone.write([transaction(1)], lazy=True)
     assert not alone.store.is_durable(transaction_id(1))
 
 
-async def test_a_lazy_write_causes_no_flush_of_its_own(alone: World) -> None:
+async def test_a_lazy_write_causes_no_flush_of_its_own(alone: LoneWorld) -> None:
     written = alone.write([account(1)], lazy=True)
     await turn()
     assert not written.done()
     assert alone.place.flushes == []
 
 
-async def test_a_lazy_write_rides_along_with_the_next(alone: World) -> None:
+async def test_a_lazy_write_rides_along_with_the_next(alone: LoneWorld) -> None:
     lazy = alone.write([account(1)], lazy=True)
     await alone.write([account(2)])
     assert lazy.done()
     assert alone.place.flushes == [2]
 
 
-async def test_a_lazy_write_is_flushed_when_its_time_is_up(alone: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lazy_write_is_flushed_when_its_time_is_up(alone: LoneWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group, "LAZY_SECONDS", 0.001)
     await asyncio.wait_for(alone.write([account(1)], lazy=True), 5)
     assert alone.place.flushes == [1]
@@ -435,19 +440,19 @@ async def test_a_lazy_write_may_wait_a_second_and_no_longer() -> None:
     assert group.LAZY_SECONDS == 1.0
 
 
-async def test_with_nothing_queued_the_barrier_is_open(alone: World) -> None:
+async def test_with_nothing_queued_the_barrier_is_open(alone: LoneWorld) -> None:
     alone.place.hold()
     await asyncio.wait_for(alone.store.flushed(), 5)
     assert alone.place.flushes == []
 
 
-async def test_the_barrier_waits_for_lazy_writes_too(alone: World) -> None:
+async def test_the_barrier_waits_for_lazy_writes_too(alone: LoneWorld) -> None:
     lazy = alone.write([account(1)], lazy=True)
     await alone.store.flushed()
     assert lazy.done()
 
 
-async def test_the_barrier_waits_for_the_flush_under_way(alone: World) -> None:
+async def test_the_barrier_waits_for_the_flush_under_way(alone: LoneWorld) -> None:
     alone.place.hold()
     alone.write([account(1)])
     await turn()
@@ -458,7 +463,7 @@ async def test_the_barrier_waits_for_the_flush_under_way(alone: World) -> None:
     await barrier
 
 
-async def test_giving_up_on_a_write_does_not_undo_it_nor_disturb_the_others(alone: World) -> None:
+async def test_giving_up_on_a_write_does_not_undo_it_nor_disturb_the_others(alone: LoneWorld) -> None:
     alone.place.hold()
     first, second = alone.write([account(1)]), alone.write([account(2)])
     first.cancel()
@@ -467,7 +472,7 @@ async def test_giving_up_on_a_write_does_not_undo_it_nor_disturb_the_others(alon
     assert await (await alone.reopen()).get(Account, number(1)) == account(1)
 
 
-async def test_closing_makes_what_is_queued_durable(alone: World) -> None:
+async def test_closing_makes_what_is_queued_durable(alone: LoneWorld) -> None:
     alone.write([account(1)], lazy=True)
     alone.write([account(2)])
     store = await alone.reopen()
@@ -475,7 +480,7 @@ async def test_closing_makes_what_is_queued_durable(alone: World) -> None:
     assert await store.get(Account, number(2)) == account(2)
 
 
-async def test_a_closed_store_takes_nothing_more(alone: World) -> None:
+async def test_a_closed_store_takes_nothing_more(alone: LoneWorld) -> None:
     await alone.store.close()
     await alone.store.close()
     with pytest.raises(DurabilityLost):
@@ -485,7 +490,7 @@ async def test_a_closed_store_takes_nothing_more(alone: World) -> None:
 # A flush that fails (pitfall 26) ----------------------------------------------------------------------------------
 
 
-async def test_a_failed_flush_fails_everyone_who_waits(alone: World) -> None:
+async def test_a_failed_flush_fails_everyone_who_waits(alone: LoneWorld) -> None:
     alone.place.failure = OSError(5, "Input/output error")
     alone.place.hold()
     flushing = alone.write([account(1)])
@@ -498,7 +503,7 @@ async def test_a_failed_flush_fails_everyone_who_waits(alone: World) -> None:
             await waiting
 
 
-async def test_after_a_failed_flush_nothing_is_ever_written_or_read_again(alone: World) -> None:
+async def test_after_a_failed_flush_nothing_is_ever_written_or_read_again(alone: LoneWorld) -> None:
     alone.place.failure = OSError(5, "Input/output error")
     with pytest.raises(DurabilityLost):
         await alone.write([account(1)])
@@ -517,7 +522,7 @@ async def test_after_a_failed_flush_nothing_is_ever_written_or_read_again(alone:
     assert alone.place.flushes == []
 
 
-async def test_a_failed_flush_is_told_once(alone: World) -> None:
+async def test_a_failed_flush_is_told_once(alone: LoneWorld) -> None:
     alone.place.failure = OSError(5, "Input/output error")
     alone.write([account(1)])
     alone.write([account(2)])
@@ -526,7 +531,7 @@ async def test_a_failed_flush_is_told_once(alone: World) -> None:
     assert isinstance(lost.__cause__, OSError)
 
 
-async def test_a_failed_flush_leaves_no_trace_where_it_never_reached_the_disk(alone: World) -> None:
+async def test_a_failed_flush_leaves_no_trace_where_it_never_reached_the_disk(alone: LoneWorld) -> None:
     alone.place.failure = OSError(5, "Input/output error")
     with pytest.raises(DurabilityLost):
         await alone.write([account(1)])

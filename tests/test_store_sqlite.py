@@ -41,8 +41,8 @@ from distribank.store.columns import dumps
 from distribank.store.group import KEY_OF, Group, Recent
 from distribank.store.rows import ADD, PUT, READ, writes_of
 from distribank.store.rows_queries import QUESTIONS, parameters_of
+from distribank.store.rows_transfers import COLLECTABLE
 from distribank.store.sqlite import SqliteStore
-from distribank.store.sqlite_collect import COLLECTABLE
 from distribank.store.sqlite_files import SCHEMA_VERSION
 from tests.stores import (
     BANK,

@@ -68,7 +68,8 @@ def _secret(shortest: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _database(url: str) -> str:
+def checked_database(url: str) -> str:
+    """*url*; ``ValueError``, with what it must be, if no engine is known by it."""
     if not url.startswith((SQLITE, "postgresql://")) or url == SQLITE:
         raise ValueError("must be sqlite:///relative/bank.db, sqlite:////absolute/bank.db or postgresql://…")
     return url
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
     bank_name: str = Field(min_length=1, max_length=140)
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65_535)
-    database_url: Annotated[str, AfterValidator(_database)] = "sqlite:///bank.db"
+    database_url: Annotated[str, AfterValidator(checked_database)] = "sqlite:///bank.db"
     network_file: Path
     private_key_file: Path
     token_secret: Annotated[SecretStr, _secret(32)]
@@ -150,6 +151,16 @@ class Settings(BaseSettings):
             "private_key_file": directory / self.private_key_file,
         }
         return self.model_copy(update=changes)
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file of an embedded database; ``None`` where a server has it."""
+        return Path(self.database_url.removeprefix(SQLITE)) if self.database_url.startswith(SQLITE) else None
+
+    @property
+    def marker_file(self) -> Path:
+        """Beside the key, what names the bank's latest database (see ``store.marker``)."""
+        return self.private_key_file.with_suffix(".incarnation")
 
     @property
     def position_limit_centavos(self) -> int | None:

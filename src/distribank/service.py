@@ -210,7 +210,7 @@ async def _open_store(settings: Settings, now_ms: int, chance: Chance, metrics: 
     return await open_store(
         settings.database_url,
         bank=settings.bank_code,
-        marker=settings.private_key_file.with_suffix(".incarnation"),
+        marker=settings.marker_file,
         now_ms=now_ms,
         chance=chance,
         on_broken=_die,

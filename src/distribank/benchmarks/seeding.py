@@ -136,8 +136,7 @@ async def fill(order: Order, told: Told) -> None:
     """Make the ledger of one bank as large as was ordered, from its pattern; the bank does not run."""
     settings = Settings.load(Path(order.env_file))
     now_ms = time.time_ns() // 1_000_000
-    marker = settings.private_key_file.with_suffix(".incarnation")
-    store = await open_store(settings.database_url, bank=settings.bank_code, marker=marker, now_ms=now_ms)
+    store = await open_store(settings.database_url, bank=settings.bank_code, marker=settings.marker_file, now_ms=now_ms)
     try:
         done, total = 0, order.accounts + order.past
         rows = _rows(

@@ -49,7 +49,7 @@ def migrate_store(
             "holds": counted.holds,
             "unfinished": len(counted.unfinished),
             "findings": counted.findings,
-            "former_database": str(moved.aside) if moved.aside else None,
+            "former_database": moved.former,
         }
         typer.echo(json.dumps(said, indent=2))
         return
@@ -58,6 +58,5 @@ def migrate_store(
         f"customers, {counted.holds} holds and {len(counted.unfinished)} unfinished transactions, the same on both "
         "sides."
     )
-    if moved.aside is not None:
-        typer.echo(f"The former database is kept as {moved.aside}; no bank must be started on it again.")
+    typer.echo(f"The former database, {moved.former}, is kept as it was; no bank starts on it any more.")
     typer.echo(f"\nStart it with:  {own_command('serve', '--env-file', str(env_file))}")

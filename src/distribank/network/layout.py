@@ -19,10 +19,8 @@ stops, doing it again finishes it.
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +28,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from distribank import strict_json
+from distribank import files, strict_json
 from distribank.breakages import Misconfigured
 from distribank.network import MAX_BANKS
 from distribank.network.pasting import data_option, own_command
@@ -273,7 +271,7 @@ def _init(
         url = where.url(place + 1, code, bank.port)
         listed.setdefault(code, {"code": code, "name": bank.name, "url": url, "public_keys": [public_key]})
     document = {"banks": [listed[code] for code in sorted(listed)]}
-    _replace(data_dir / "network.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", 0o644)
+    files.replace(data_dir / "network.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n", 0o644)
     return load(data_dir)
 
 
@@ -299,7 +297,7 @@ def _check_database(data_dir: Path, database: Database) -> None:
 def _hand_over_password(bank: LocalBank, password_file: Path) -> None:
     """Where the database's server has no password yet, it gets the one in the bank's settings."""
     if not password_file.exists():
-        _replace(password_file, f"{urlsplit(_database_url(bank.env_file)).password or ''}\n", 0o600)
+        files.replace(password_file, f"{urlsplit(_database_url(bank.env_file)).password or ''}\n", 0o600)
 
 
 def _database_url(env_file: Path) -> str:
@@ -323,7 +321,7 @@ def _make_bank(
             token_secret=secrets.token_hex(32),
             operator_password=secrets.token_hex(16),
         )
-        _replace(env_file, lines, 0o600)
+        files.replace(env_file, lines, 0o600)
     return _read_bank(directory), public_key_text(1, public)
 
 
@@ -354,18 +352,3 @@ def _read_bank(directory: Path) -> LocalBank:
     if not 1 <= bank.port <= 65_535:
         raise Misconfigured(f"{env_file}: DISTRIBANK_PORT must be a number from 1 to 65535, not {bank.port}")
     return bank
-
-
-def _replace(path: Path, text: str, mode: int) -> None:
-    """Write *text* to *path* with *mode*, durably and in one step: whoever reads sees the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(handle, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(handle)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

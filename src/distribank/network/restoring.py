@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from distribank.breakages import Breakage, Misconfigured
-from distribank.config import SQLITE, Settings
+from distribank.config import Settings
 from distribank.network.client import Session
 from distribank.network.desk import Found, ask_of_each, post, whole_list
 from distribank.network.layout import LocalBank
@@ -22,7 +22,6 @@ from distribank.store import backup
 from distribank.store.backup import Backup, Report, Restored
 
 DAY_MS: Final = 86_400_000
-POSTGRES: Final = "postgresql://"
 
 NEXT: Final = {
     "not_settleable": "`restoration` lists what each bank says of it",
@@ -38,11 +37,11 @@ Json = dict[str, Any]
 def take(env_file: Path, to: Path, report: Report) -> Backup:
     """Back up the bank of *env_file* to *to*; see ``store.backup.take``."""
     settings = Settings.load(env_file)
-    if settings.database_url.startswith(POSTGRES):
+    if settings.database_file is None:
         from distribank.store import postgres_backup  # here: its driver comes with an extra
 
         return postgres_backup.take(settings.database_url, to.absolute(), settings.bank_code, _now_ms(), report)
-    return backup.take(_database(settings), to.absolute(), settings.bank_code, _now_ms(), report)
+    return backup.take(settings.database_file, to.absolute(), settings.bank_code, _now_ms(), report)
 
 
 def put_back(env_file: Path, source: Path, without: Sequence[str], report: Report) -> Restored:
@@ -52,14 +51,13 @@ def put_back(env_file: Path, source: Path, without: Sequence[str], report: Repor
     for bank in without:
         if bank not in peers:
             raise Misconfigured(f"--without {bank}: the network file names no such other bank ({', '.join(peers)})")
-    marker = settings.private_key_file.with_suffix(".incarnation")
-    if settings.database_url.startswith(POSTGRES):
+    if settings.database_file is None:
         from distribank.store import postgres_backup  # here: its driver comes with an extra
 
         restoration = postgres_backup.put_back(
             source.absolute(),
             settings.database_url,
-            marker,
+            settings.marker_file,
             settings.bank_code,
             peers,
             without,
@@ -71,8 +69,8 @@ def put_back(env_file: Path, source: Path, without: Sequence[str], report: Repor
         return Restored(restoration, Path("PostgreSQL"), None)
     return backup.put_back(
         source.absolute(),
-        _database(settings),
-        marker,
+        settings.database_file,
+        settings.marker_file,
         settings.bank_code,
         peers,
         without,
@@ -81,10 +79,6 @@ def put_back(env_file: Path, source: Path, without: Sequence[str], report: Repor
         random.SystemRandom(),
         report,
     )
-
-
-def _database(settings: Settings) -> Path:
-    return Path(settings.database_url.removeprefix(SQLITE))
 
 
 def _now_ms() -> int:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import apsw
 
+from distribank import files
 from distribank.breakages import StoreUnusable
 from distribank.core.clock import CLOCK_BOUND_MS, MAX_STAMP
 from distribank.core.restoration import NUMBERS_LEFT_OUT, Restoration
@@ -189,13 +190,13 @@ def put_back(
         with tidied(draft), _translated(backup):
             incarnation = f"{chance.getrandbits(128):032x}"
             restoration, _ = renewed(backup, draft, bank, peers, without, retention_ms, now_ms, incarnation, report)
-            _flush(draft)
+            files.flush(draft)
             report("putting it in place", None)
             # Before anything is moved: in whatever order a crash leaves the files, the old ones are then not served.
             write_marker(marker, restoration.incarnation, str(database.absolute()))
             aside = _set_aside(database, now_ms)
             draft.replace(database)
-            _flush(database.parent)
+            files.flush(database.parent)
         return Restored(restoration, database, aside)
     finally:
         os.close(held)
@@ -282,7 +283,7 @@ def _set_aside(database: Path, now_ms: int) -> Path | None:
         beside = database.with_name(database.name + ending)
         if beside.exists():
             beside.replace(aside.with_name(aside.name + ending))
-    _flush(database.parent)
+    files.flush(database.parent)
     return aside if aside.exists() else None
 
 
@@ -368,18 +369,9 @@ def _make_private(draft: Path) -> None:
 
 def publish(draft: Path, target: Path) -> None:
     """Give a whole file its name, durably; one that somebody else has put there meanwhile stays."""
-    _flush(draft)
+    files.flush(draft)
     try:
         os.link(draft, target)
     except FileExistsError:
         raise StoreUnusable(f"{target} is there already, and a backup never replaces anything") from None
-    _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    """Return once a file's content, or a directory's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.flush(target.parent)

@@ -1,27 +1,29 @@
 """A bank's whole database in another one: from engine to engine, table by table, in one consistent picture.
 
 For moving a bank (``distribank migrate-store``): the copy has everything, its incarnation too, and is the bank's latest
-database from then on. Tables and columns are those of ``schema.sql`` (``tests/test_copying.py`` compares); what only
-PostgreSQL has besides (who drives what, the stamps of accounts) begins anew there, under a floor above every stamp.
+database from then on; the former says where the bank has moved, and nobody serves from it again. Tables and columns are
+those of ``schema.sql`` (``tests/test_copying.py`` compares); what only PostgreSQL has besides (who drives what, the
+stamps of accounts) begins anew there, under a floor above every stamp.
 Rows travel in chunks: memory does not grow with the ledger.
 """
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import apsw
 
 from distribank.breakages import StoreUnusable
 from distribank.core.clock import MAX_STAMP
 from distribank.ports import Recount
-from distribank.store import sqlite_files
+from distribank.store import POSTGRES, SQLITE, sqlite_files
 from distribank.store.columns import Columns
+from distribank.store.marker import Identity
 
 CHUNK: Final = 5_000
 """Rows that are held at a time."""
@@ -77,13 +79,9 @@ ADD: Final = {
     table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 # nosec B608
     for table, columns in COLUMNS.items()
 }
-META: Final = "SELECT bank, incarnation, reaches_back_to, last_stamp FROM meta"
-SAVE_LAST_STAMP: Final = "UPDATE meta SET last_stamp = ?1 WHERE one = 1"
 
 Told = Callable[[str, int], None]
 """Hears of each chunk: its table, and how many rows of all have been copied."""
-
-Identity = sqlite_files.Identity
 
 
 class Source(Protocol):
@@ -129,13 +127,12 @@ async def copy(source: Source, target: Target, told: Told) -> Recount:
 
 
 class SqliteSource:
-    """The database of a bank in the file *path*, which nobody serves from meanwhile."""
+    """The database of a bank in the file *path*."""
 
     def __init__(self, path: Path) -> None:
         self._reader = sqlite_files.open_reader(path, None)
         self._reader.execute("BEGIN")
-        columns: list[Any] = self._reader.execute(META).fetchall()
-        self.identity = Identity(*columns[0])
+        self.identity = sqlite_files.read_identity(self._reader)
 
     async def rows(self, table: str) -> AsyncIterator[list[Columns]]:
         sentence = READ[table]
@@ -160,7 +157,7 @@ class SqliteTarget:
 
     async def begin(self, identity: Identity, *_earlier: str) -> None:
         sqlite_files.make(self._writer, identity)
-        self._writer.execute(SAVE_LAST_STAMP, (identity.last_stamp,))
+        self._writer.execute(sqlite_files.SAVE_LAST_STAMP, (identity.last_stamp,))
 
     async def add(self, table: str, rows: list[Columns]) -> None:
         sentence = ADD[table]
@@ -176,39 +173,77 @@ class SqliteTarget:
         self._writer.close()
 
 
-@asynccontextmanager
-async def opened(url: str, *, as_target: bool) -> AsyncIterator[Any]:
-    """The database at *url* as a ``Source`` that nobody serves from, or a ``Target`` that is empty."""
-    if url.startswith("postgresql://"):
-        from distribank.store import postgres_copying  # here: its driver comes with an extra
+# Moving -----------------------------------------------------------------------------------------------------------
 
-        async with postgres_copying.opened(url, as_target=as_target) as place:
-            yield place
+
+def place_of(url: str) -> str:
+    """The database at *url* as it is named to people: a path, or an address without name and password."""
+    if not url.startswith(POSTGRES):
+        return str(Path(url.removeprefix(SQLITE)).absolute())
+    from distribank.store import postgres_opening  # here: its driver comes with an extra
+
+    return postgres_opening.place_of(url)
+
+
+@asynccontextmanager
+async def leaving(url: str, bank: str, marker: Path, to: str) -> AsyncIterator[Source]:
+    """The database at *url*, which *bank* leaves for the one at the place *to*: nobody writes to it meanwhile, and once
+    the block has ended without an error nobody serves from it again.
+
+    ``StoreInUse`` or ``StoreUnusable`` while the bank runs, or where it must not serve from this database itself.
+    """
+    if url.startswith(POSTGRES):
+        from distribank.store import postgres_copying
+
+        async with postgres_copying.leaving(url, bank, marker, to) as source:
+            yield source
         return
-    with _opened_file(Path(url.removeprefix("sqlite:///")), as_target=as_target) as file:
+    with _leaving_file(Path(url.removeprefix(SQLITE)), bank, marker, to) as file:
         yield file
 
 
-@contextmanager
-def _opened_file(path: Path, *, as_target: bool) -> Iterator[SqliteSource | SqliteTarget]:
-    if not as_target and not path.exists():
-        raise StoreUnusable(f"there is no database at {path}; check DISTRIBANK_DATABASE_URL")
-    lock = sqlite_files.lock(path)
-    try:
-        file = SqliteTarget(path) if as_target else SqliteSource(path)
+@asynccontextmanager
+async def entering(url: str) -> AsyncIterator[Target]:
+    """The database at *url*, which must be empty; ``StoreUnusable`` if it is not."""
+    if url.startswith(POSTGRES):
+        from distribank.store import postgres_copying
+
+        async with postgres_copying.entering(url) as target:
+            yield target
+        return
+    path = Path(url.removeprefix(SQLITE))
+    with _locked(path):
+        file = SqliteTarget(path)
         try:
             yield file
         finally:
             file.close()
+
+
+@contextmanager
+def _leaving_file(path: Path, bank: str, marker: Path, to: str) -> Iterator[SqliteSource]:
+    if not path.exists():
+        raise StoreUnusable(f"there is no database at {path}; check DISTRIBANK_DATABASE_URL")
+    with _locked(path):
+        writer = sqlite_files.open_writer(path, None)
+        try:
+            sqlite_files.recognise(writer, path, bank, marker)
+            source = SqliteSource(path)
+            try:
+                yield source
+            finally:
+                source.close()
+            writer.execute(sqlite_files.MOVE, (to,))
+        except apsw.Error as error:
+            raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
+        finally:
+            writer.close()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = sqlite_files.lock(path)
+    try:
+        yield
     finally:
-        sqlite_files.unlock(lock)
-
-
-def put_aside(path: Path) -> Path:
-    """Give the SQLite database at *path* a name under which no bank looks for it; that name."""
-    aside = path.with_name(f"{path.name}.moved-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    return aside
+        os.close(lock)

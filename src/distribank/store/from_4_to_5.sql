@@ -1,5 +1,19 @@
--- From version 4 to 5: what a bank remembers of a restore from a backup, and an index by which its peers find what it asks
--- them for. Making that takes time with the number of transfers. Runs in one transaction, which the caller opens and ends.
+-- From version 4 to 5: what a bank remembers of a restore from a backup, an index by which its peers find what it asks them
+-- for, and where it has moved. The index takes time with the number of transfers. Runs in one transaction, which the caller
+-- opens and ends.
+
+CREATE TABLE new_meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    bank TEXT NOT NULL,
+    incarnation TEXT NOT NULL CHECK (length(incarnation) = 32),
+    reaches_back_to INTEGER NOT NULL CHECK (reaches_back_to >= 0),
+    last_stamp INTEGER NOT NULL CHECK (last_stamp >= 0),
+    moved_to TEXT
+) STRICT;
+INSERT INTO new_meta (one, bank, incarnation, reaches_back_to, last_stamp)
+SELECT one, bank, incarnation, reaches_back_to, last_stamp FROM meta;
+DROP TABLE meta;
+ALTER TABLE new_meta RENAME TO meta;
 
 CREATE INDEX transfer_by_time ON transfer (begun_at, id);
 

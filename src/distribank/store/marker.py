@@ -10,11 +10,22 @@ mistyped setting does not pass for a lost disk.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from distribank import files
 from distribank.breakages import StoreUnusable
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose database it is, and what its log can be relied on for."""
+
+    bank: str
+    incarnation: str
+    reaches_back_to: int
+    last_stamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +49,34 @@ def read_marker(marker: Path) -> Marker | None:
 
 def write_marker(marker: Path, incarnation: str, place: str) -> None:
     """Replace the marker as a whole, durably."""
-    draft = marker.with_name(marker.name + ".new")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(f"{incarnation}\n{place}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(marker)
-        directory = os.open(marker.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        files.replace(marker, f"{incarnation}\n{place}\n")
     except OSError as error:
         raise StoreUnusable(f"cannot write the marker {marker}: {error.strerror}") from error
+
+
+def check_latest(
+    identity: Identity, place: str, marker: Path, bank: str, moved_to: str | None, earlier: Collection[str] = ()
+) -> None:
+    """``StoreUnusable`` unless the database at *place* is *bank*'s latest; *marker* names it from then on.
+
+    It is not where the bank has *moved to* another, and not where the marker names an incarnation that is neither its
+    own nor one of those *earlier* that a restore has replaced by it: that is an old copy, and what the latest promised
+    is not in it.
+    """
+    if identity.bank != bank:
+        raise StoreUnusable(f"{place} belongs to bank {identity.bank}, not to {bank}; check DISTRIBANK_DATABASE_URL")
+    if moved_to is not None:
+        raise StoreUnusable(
+            f"bank {bank} has moved from {place} to {moved_to}, and what it promised since is there: "
+            "correct DISTRIBANK_DATABASE_URL"
+        )
+    named = read_marker(marker)
+    if named is not None and named.incarnation not in (identity.incarnation, *earlier):
+        raise StoreUnusable(
+            f"{place} is not the latest database of bank {bank}: {marker} names {named.place}, incarnation "
+            f"{named.incarnation}, and this one is {identity.incarnation}; an old copy has forgotten promises and must "
+            "not be served: put the latest one back"
+        )
+    if named != Marker(identity.incarnation, place):
+        write_marker(marker, identity.incarnation, place)

@@ -34,6 +34,7 @@ from distribank.store import rows_registry as registry
 from distribank.store import sharing
 from distribank.store.columns import Columns
 from distribank.store.group import KEY_OF, Group
+from distribank.store.marker import Identity
 from distribank.store.rows import writes_of
 from distribank.store.rows_queries import QUESTIONS, parameters_of
 from distribank.store.rows_recount import add_up, questions
@@ -81,7 +82,7 @@ class PostgresStore(SharedStore):
     def __init__(
         self,
         url: str,
-        identity: opening.Identity,
+        identity: Identity,
         pool: Any,
         replica: str,
         *,
@@ -119,8 +120,9 @@ class PostgresStore(SharedStore):
         try:
             connection = await asyncpg.connect(**opening.settings_of(url))
             try:
-                identity = await opening.identify(connection, url, bank, marker, now_ms, chance)
+                await opening.prepare(connection, url, bank, marker, now_ms, chance)
                 async with connection.transaction():
+                    identity = await opening.recognise(connection, url, bank, marker)
                     await _bury_neighbours(connection)
                     await connection.execute(words.GATHER_STAMPS)
                     await connection.execute(words.FORGET_BURIED)
@@ -349,7 +351,7 @@ class PostgresStore(SharedStore):
 
             async with connection.transaction():
                 for (identity,) in await connection.fetch(words.COLLECTABLE, protocol_before, limit):
-                    for sentence in (words.DROP_RECORDS, words.DROP_HOLDS):
+                    for sentence in words.DROP_OF_EACH:
                         gone += await drop(sentence, identity, limit - gone)
                     if gone >= limit:
                         return gone

@@ -65,7 +65,7 @@ def put_back(
 
 
 async def _read(url: str, draft: Path, bank: str, report: Report) -> None:
-    async with postgres_copying.opened(url, as_target=False, while_it_runs=True) as source:
+    async with postgres_copying.reading(url) as source:
         if source.identity.bank != bank:
             raise StoreUnusable(f"the database belongs to bank {source.identity.bank}, not to {bank}")
         target = copying.SqliteTarget(draft)
@@ -76,7 +76,7 @@ async def _read(url: str, draft: Path, bank: str, report: Report) -> None:
 
 
 async def _write(draft: Path, url: str, earlier: list[str], report: Report) -> None:
-    async with postgres_copying.opened(url, as_target=True) as target:
+    async with postgres_copying.entering(url) as target:
         source = copying.SqliteSource(draft)
         try:
             await copying.carry(source, target, lambda table, _: report(f"copying {table}", None), *earlier)

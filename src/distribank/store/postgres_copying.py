@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -14,12 +15,14 @@ from distribank.ports import Recount
 from distribank.store import postgres_opening as opening
 from distribank.store import postgres_words as words
 from distribank.store.columns import Columns
-from distribank.store.copying import CHUNK, COLUMNS, READ, Identity
+from distribank.store.copying import CHUNK, COLUMNS, READ
+from distribank.store.marker import Identity
 from distribank.store.postgres import recount
 
 LONG_S: Final = 3_600.0
-ALIVE: Final = "SELECT count(*) FROM replica WHERE NOT buried AND expires_at > clock_timestamp()"
-IDENTITY: Final = "SELECT bank, incarnation, reaches_back_to FROM meta WHERE one = 1"
+IDENTITY: Final = "SELECT version, bank, incarnation, reaches_back_to FROM meta WHERE one = 1"
+PATIENT: Final = {"idle_in_transaction_session_timeout": "0"}
+"""Nobody else is kept waiting by a transaction that pauses while the other database catches up."""
 
 
 class PostgresSource:
@@ -59,28 +62,52 @@ class PostgresTarget:
 
 
 @asynccontextmanager
-async def opened(url: str, *, as_target: bool, while_it_runs: bool = False) -> AsyncIterator[Any]:
-    """The database at *url* as one of the two, within one transaction that ends with the block.
+async def reading(url: str) -> AsyncIterator[PostgresSource]:
+    """The database at *url* as it is now, whether its bank runs or not."""
+    async with _connected(url) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        if not await connection.fetchval(words.HAS_META):
+            raise StoreUnusable(f"there is no bank in the database at {opening.place_of(url)}")
+        version, bank, incarnation, reaches_back_to = await connection.fetchrow(IDENTITY)
+        if version != opening.SCHEMA_VERSION:
+            raise StoreUnusable("the database is of another version: start the bank with this one, and take it then")
+        last_stamp = await connection.fetchval(words.GREATEST)
+        yield PostgresSource(connection, Identity(bank, incarnation, reaches_back_to, last_stamp))
 
-    Only a backup reads a bank's *while it runs*.
-    """
-    try:
-        connection = await asyncpg.connect(**opening.settings_of(url))
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise StoreUnusable(f"the database at {opening.place_of(url)} cannot be reached: {error}") from error
-    try:
-        await opening.check_server(connection)
-        if as_target:
-            async with connection.transaction():
-                yield PostgresTarget(connection)
-            return
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            if not await connection.fetchval(words.HAS_META):
-                raise StoreUnusable(f"the database at {opening.place_of(url)} is not a bank's")
-            if not while_it_runs and await connection.fetchval(ALIVE):
+
+@asynccontextmanager
+async def leaving(url: str, bank: str, marker: Path, to: str) -> AsyncIterator[PostgresSource]:
+    """The database at *url*, which *bank* leaves; see ``copying.leaving``."""
+    async with _connected(url) as connection:
+        async with connection.transaction():
+            await opening.recognise(connection, url, bank, marker)
+        async with connection.transaction():
+            await connection.execute(words.MOVE, to)  # whoever decides, or starts, reads this row and waits
+            if await connection.fetchval(words.HOW_MANY_LIVE):
                 raise StoreUnusable("a replica of this bank runs, or did until a moment ago; stop all of them first")
-            bank, incarnation, reaches_back_to = await connection.fetchrow(IDENTITY)
-            last_stamp = await connection.fetchval(words.GREATEST)
-            yield PostgresSource(connection, Identity(bank, incarnation, reaches_back_to, last_stamp))
-    finally:
-        await connection.close()
+            await connection.execute(words.BURY_ALL)  # one that is only frozen is fenced when it goes on
+            async with reading(url) as source:
+                yield source
+
+
+@asynccontextmanager
+async def entering(url: str) -> AsyncIterator[PostgresTarget]:
+    """The empty database at *url*, within one transaction that ends with the block."""
+    async with _connected(url) as connection, connection.transaction():
+        yield PostgresTarget(connection)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Any]:
+    settings = opening.settings_of(url)
+    settings["server_settings"] |= PATIENT
+    try:
+        connection = await asyncpg.connect(**settings)
+        try:
+            await opening.check_server(connection)
+            yield connection
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StoreUnusable(
+            f"the database at {opening.place_of(url)} cannot be used: {error or type(error).__name__}"
+        ) from error

@@ -1,6 +1,8 @@
--- From version 4 to 5: what a bank remembers of a restore from a backup, and an index by which its peers find what it asks
--- them for; and where its replicas run. Runs in one transaction, which the caller opens and ends; the caller writes the version down.
+-- From version 4 to 5: what a bank remembers of a restore from a backup, an index by which its peers find what it asks them
+-- for, where its replicas run, and where it has moved. Runs in one transaction, which the caller opens and ends; the caller
+-- writes the version down.
 
+ALTER TABLE meta ADD COLUMN moved_to TEXT;
 ALTER TABLE replica ADD COLUMN place TEXT;
 ALTER TABLE replica ADD COLUMN pid BIGINT;
 

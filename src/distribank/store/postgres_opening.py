@@ -8,7 +8,6 @@ that does not flush are refused.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ import asyncpg
 from distribank.breakages import StoreUnusable
 from distribank.ports import Chance
 from distribank.store import postgres_words as words
-from distribank.store.marker import read_marker, write_marker
+from distribank.store.marker import Identity, check_latest, read_marker, write_marker
 
 log = logging.getLogger("distribank.store")
 
@@ -32,15 +31,6 @@ COMMAND_S: Final = 15.0
 LOCK_WAIT_MS: Final = 5_000
 IDLE_IN_TRANSACTION_MS: Final = 3_000
 """How long a process that has been frozen in the middle of a write may keep others from the rows that it has locked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whose database this is, and what its log can be relied on for."""
-
-    incarnation: str
-    reaches_back_to: int
-    last_stamp: int
 
 
 def settings_of(url: str) -> dict[str, Any]:
@@ -59,24 +49,27 @@ def settings_of(url: str) -> dict[str, Any]:
     }
 
 
-async def identify(connection: Any, url: str, bank: str, marker: Path, now_ms: int, chance: Chance) -> Identity:
-    """Whose database this is, made first if it is empty; ``StoreUnusable`` if *bank* must not serve from it."""
+async def prepare(connection: Any, url: str, bank: str, marker: Path, now_ms: int, chance: Chance) -> None:
+    """Have a database with a schema at a server that can be relied on, made first if it is empty."""
     await check_server(connection)
     if not await connection.fetchval(words.HAS_META):
         await _create(connection, url, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
-    async with connection.transaction():
-        found = await connection.fetchrow(words.META)
-        if found is None:
-            raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
-        await _migrate(connection, found["version"])
-        if found["bank"] != bank:
-            raise StoreUnusable(
-                f"the database at {place_of(url)} belongs to bank {found['bank']}, not to {bank}; "
-                "check DISTRIBANK_DATABASE_URL"
-            )
-        _check_marker(found["incarnation"], found["earlier"].split(), url, marker, bank)
-        last_stamp = await connection.fetchval(words.GREATEST)
-    return Identity(found["incarnation"], found["reaches_back_to"], last_stamp)
+
+
+async def recognise(connection: Any, url: str, bank: str, marker: Path) -> Identity:
+    """Whose database this is, brought up to date; ``StoreUnusable`` if it is not *bank*'s latest.
+
+    Until the transaction that is open has ended, nobody else does this, and nobody decides.
+    """
+    found = await connection.fetchrow(words.META) if await connection.fetchval(words.HAS_META) else None
+    if found is None:
+        raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
+    await _migrate(connection, found["version"])
+    last_stamp = await connection.fetchval(words.GREATEST)
+    identity = Identity(found["bank"], found["incarnation"], found["reaches_back_to"], last_stamp)
+    moved_to = await connection.fetchval(words.MOVED_TO)
+    check_latest(identity, place_of(url), marker, bank, moved_to, found["earlier"].split())
+    return identity
 
 
 def place_of(url: str) -> str:
@@ -140,19 +133,6 @@ async def _migrate(connection: Any, version: int) -> None:
         await connection.execute(_script(MIGRATIONS[version]))
         version += 1
         await connection.execute(words.SET_VERSION, version)
-
-
-def _check_marker(incarnation: str, earlier: list[str], url: str, marker: Path, bank: str) -> None:
-    """A database that is not the bank's latest is an old copy: what the latest promised is not in it."""
-    named = read_marker(marker)
-    if named is not None and named.incarnation != incarnation and named.incarnation not in earlier:
-        raise StoreUnusable(
-            f"the database at {place_of(url)} is not the latest of bank {bank}: {marker} names {named.place}, "
-            f"incarnation {named.incarnation}, and this one is {incarnation}; an old copy has forgotten promises and "
-            "must not be served: put the latest one back"
-        )
-    if named is None or (named.incarnation, named.place) != (incarnation, place_of(url)):
-        write_marker(marker, incarnation, place_of(url))
 
 
 def _script(name: str) -> str:

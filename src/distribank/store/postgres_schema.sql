@@ -6,7 +6,8 @@
 -- Only what CockroachDB, YugabyteDB and Citus understand as well: no sequences, triggers, advisory locks or notifications.
 
 -- Exactly one row: whose database this is. last_stamp is the floor: every decision reads it (FOR SHARE) and is stamped later;
--- who raises it waits for the decisions under way. earlier are the incarnations before this one, separated by spaces.
+-- who raises it waits for the decisions under way. moved_to is where the bank has moved, and then nobody serves from here;
+-- earlier are the incarnations before this one, separated by spaces.
 CREATE TABLE meta (
     one BIGINT PRIMARY KEY CHECK (one = 1),
     version BIGINT NOT NULL,
@@ -14,6 +15,7 @@ CREATE TABLE meta (
     incarnation TEXT NOT NULL CHECK (length(incarnation) = 32),
     reaches_back_to BIGINT NOT NULL CHECK (reaches_back_to >= 0),
     last_stamp BIGINT NOT NULL CHECK (last_stamp >= 0),
+    moved_to TEXT,
     earlier TEXT NOT NULL DEFAULT ''
 );
 

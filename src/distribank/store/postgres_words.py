@@ -157,6 +157,8 @@ ALIVE: Final = """
 """
 BURY: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried AND expires_at < clock_timestamp() AND id <> $1"
 LEAVE: Final = "UPDATE replica SET buried = TRUE WHERE id = $1"
+HOW_MANY_LIVE: Final = "SELECT count(*) FROM replica WHERE NOT buried AND expires_at > clock_timestamp()"
+BURY_ALL: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried"
 
 _FREE: Final = """
        (driver IS NULL OR NOT EXISTS (SELECT 1 FROM replica WHERE replica.id = driver AND NOT buried))
@@ -210,24 +212,10 @@ TAKING: Final[dict[type, Taking]] = {
 
 # What may be forgotten --------------------------------------------------------------------------------------------
 
-COLLECTABLE: Final = """
-    SELECT id FROM transfer
-     WHERE collected = 0 AND (state = 'ended' OR state = 'committed' OR state = 'aborted')
-       AND coalesce(completed_at, decided_at) < $1
-     ORDER BY coalesce(completed_at, decided_at) LIMIT $2
-"""
-DROP_RECORDS: Final = """
-    DELETE FROM record
-     WHERE transaction_id = $1
-       AND (stamp, kind) IN (SELECT stamp, kind FROM record WHERE transaction_id = $1 ORDER BY stamp LIMIT $2)
-"""
-DROP_HOLDS: Final = """
-    DELETE FROM hold
-     WHERE transaction_id = $1
-       AND account IN (SELECT account FROM hold WHERE transaction_id = $1 AND state <> 'placed' LIMIT $2)
-"""
-DROP_TOMBSTONE: Final = "DELETE FROM transfer WHERE id = $1 AND legs IS NULL"
-MARK_COLLECTED: Final = "UPDATE transfer SET collected = 1 WHERE id = $1"
+COLLECTABLE: Final = translated(transfers.COLLECTABLE)
+DROP_OF_EACH: Final = (translated(transfers.DROP_RECORDS), translated(transfers.DROP_HOLDS))
+DROP_TOMBSTONE: Final = translated(transfers.DROP_TOMBSTONE)
+MARK_COLLECTED: Final = translated(transfers.MARK_COLLECTED)
 DROP_KEYS: Final = """
     DELETE FROM idempotency_key
      WHERE (owner, route, key) IN (SELECT owner, route, key FROM idempotency_key
@@ -241,10 +229,12 @@ HAS_META: Final = (
 )
 TABLES: Final = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()"
 META: Final = "SELECT version, bank, incarnation, reaches_back_to, earlier FROM meta WHERE one = 1 FOR UPDATE"
+MOVED_TO: Final = "SELECT moved_to FROM meta WHERE one = 1"
 INSERT_META: Final = """
     INSERT INTO meta (one, version, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, $1, $2, $3, $4, 0)
 """
 SET_EARLIER: Final = "UPDATE meta SET earlier = $1 WHERE one = 1"
+MOVE: Final = "UPDATE meta SET moved_to = $1 WHERE one = 1"
 SET_VERSION: Final = "UPDATE meta SET version = $1 WHERE one = 1"
 SETTINGS: Final = """
     SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,

@@ -246,3 +246,25 @@ def heuristic_of(columns: Columns) -> Heuristic:
         None if matched is None else bool(matched),
         damage_of(damage),
     )
+
+
+# What may be forgotten of those that have ended -------------------------------------------------------------------
+
+COLLECTABLE: Final = """
+    SELECT id FROM transfer
+     WHERE collected = 0 AND (state = 'ended' OR state = 'committed' OR state = 'aborted')
+       AND coalesce(completed_at, decided_at) < ?
+     ORDER BY coalesce(completed_at, decided_at) LIMIT ?
+"""
+DROP_RECORDS: Final = """
+    DELETE FROM record
+     WHERE transaction_id = ?1
+       AND (stamp, kind) IN (SELECT stamp, kind FROM record WHERE transaction_id = ?1 ORDER BY stamp LIMIT ?2)
+"""
+DROP_HOLDS: Final = """
+    DELETE FROM hold
+     WHERE transaction_id = ?1
+       AND account IN (SELECT account FROM hold WHERE transaction_id = ?1 AND state <> 'placed' LIMIT ?2)
+"""
+DROP_TOMBSTONE: Final = "DELETE FROM transfer WHERE id = ? AND legs IS NULL"
+MARK_COLLECTED: Final = "UPDATE transfer SET collected = 1 WHERE id = ?"

@@ -8,13 +8,15 @@
 PRAGMA application_id = 1145196107; -- "DBNK"
 PRAGMA user_version = 5;
 
--- Exactly one row: whose database this is. last_stamp is the greatest stamp ever written here.
+-- Exactly one row: whose database this is. last_stamp is the greatest stamp ever written here; moved_to is where the bank has
+-- moved, and then nobody serves from here.
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     bank TEXT NOT NULL,
     incarnation TEXT NOT NULL CHECK (length(incarnation) = 32),
     reaches_back_to INTEGER NOT NULL CHECK (reaches_back_to >= 0),
-    last_stamp INTEGER NOT NULL CHECK (last_stamp >= 0)
+    last_stamp INTEGER NOT NULL CHECK (last_stamp >= 0),
+    moved_to TEXT
 ) STRICT;
 
 -- Persons and their accounts ---------------------------------------------------------------------------------------

@@ -39,8 +39,6 @@ A page that many groups wrote is copied once: with 2000 the copying took 15 µs 
 6, and each time no longer than before. A start after a crash finds 32 MiB to copy, at most.
 """
 
-SAVE_LAST_STAMP: Final = "UPDATE meta SET last_stamp = ?1 WHERE one = 1 AND last_stamp < ?1"
-
 
 class SqliteStore(GroupCommit):
     """One bank's database in the file *path*, which is made if it is not there.
@@ -160,7 +158,7 @@ class SqliteStore(GroupCommit):
             writer.executemany(sentence, rows)
         stamp = group.last_stamp()
         if stamp > self._last_stamp:
-            writer.execute(SAVE_LAST_STAMP, (stamp,))
+            writer.execute(sqlite_files.SAVE_LAST_STAMP, (stamp,))
             self._last_stamp = stamp
         return asyncio.get_running_loop().run_in_executor(self._commits, self._commit)
 

@@ -11,25 +11,8 @@ from typing import Any, Final
 import apsw
 
 from distribank.store.group import Sweep
+from distribank.store.rows_transfers import COLLECTABLE, DROP_HOLDS, DROP_RECORDS, DROP_TOMBSTONE, MARK_COLLECTED
 
-COLLECTABLE: Final = """
-    SELECT id FROM transfer
-     WHERE collected = 0 AND (state = 'ended' OR state = 'committed' OR state = 'aborted')
-       AND coalesce(completed_at, decided_at) < ?
-     ORDER BY coalesce(completed_at, decided_at) LIMIT ?
-"""
-DROP_RECORDS: Final = """
-    DELETE FROM record
-     WHERE transaction_id = ?1
-       AND (stamp, kind) IN (SELECT stamp, kind FROM record WHERE transaction_id = ?1 ORDER BY stamp LIMIT ?2)
-"""
-DROP_HOLDS: Final = """
-    DELETE FROM hold
-     WHERE transaction_id = ?1
-       AND account IN (SELECT account FROM hold WHERE transaction_id = ?1 AND state <> 'placed' LIMIT ?2)
-"""
-DROP_TOMBSTONE: Final = "DELETE FROM transfer WHERE id = ? AND legs IS NULL"
-MARK_COLLECTED: Final = "UPDATE transfer SET collected = 1 WHERE id = ?"
 DROP_KEYS: Final = """
     DELETE FROM idempotency_key
      WHERE rowid IN (SELECT rowid FROM (SELECT rowid, created_at FROM idempotency_key ORDER BY rowid LIMIT ?2)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ import apsw
 
 from distribank.breakages import StoreInUse, StoreUnusable
 from distribank.ports import Chance, Recount
-from distribank.store.marker import read_marker, write_marker
+from distribank.store.marker import Identity, check_latest, read_marker, write_marker
 from distribank.store.rows_recount import add_up, questions
 
 log = logging.getLogger("distribank.store")
@@ -42,18 +41,11 @@ BUSY_MS: Final = 5_000
 
 INSERT_META: Final = "INSERT INTO meta (one, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, ?, ?, ?, 0)"
 META: Final = "SELECT bank, incarnation, reaches_back_to, last_stamp FROM meta"
+MOVED_TO: Final = "SELECT moved_to FROM meta"
+MOVE: Final = "UPDATE meta SET moved_to = ? WHERE one = 1"
+SAVE_LAST_STAMP: Final = "UPDATE meta SET last_stamp = ?1 WHERE one = 1 AND last_stamp < ?1"
 TABLES: Final = "SELECT count(*) FROM sqlite_schema"
 BACKUP_TABLES: Final = "SELECT count(*) FROM sqlite_schema WHERE name = 'backup'"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whose database this is, and what its log can be relied on for."""
-
-    bank: str
-    incarnation: str
-    reaches_back_to: int
-    last_stamp: int
 
 
 def lock(path: Path) -> int:
@@ -80,11 +72,6 @@ def lock(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
-
-
-def unlock(descriptor: int) -> None:
-    """Let others have what ``lock`` keeps from them."""
-    os.close(descriptor)
 
 
 def open_writer(path: Path, vfs: str | None) -> apsw.Connection:
@@ -152,19 +139,23 @@ def identify(writer: apsw.Connection, path: Path, bank: str, marker: Path, now_m
     try:
         if _is_empty(writer):
             return _create(writer, path, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
-        check_version(writer, path)
-        if is_backup(writer):
-            raise StoreUnusable(
-                f"{path} is a backup, and its bank's peers have gone on since: `distribank restore --from` makes a "
-                "database of it"
-            )
-        migrate(writer)
-        identity = read_identity(writer)
+        return recognise(writer, path, bank, marker)
     except apsw.Error as error:
         raise StoreUnusable(f"{path} is not a database that can be used: {error}") from error
-    if identity.bank != bank:
-        raise StoreUnusable(f"{path} belongs to bank {identity.bank}, not to {bank}; check the bank's database setting")
-    _check_marker(identity, path, marker)
+
+
+def recognise(writer: apsw.Connection, path: Path, bank: str, marker: Path) -> Identity:
+    """Whose database this is, brought up to date; ``StoreUnusable`` if it is not *bank*'s latest."""
+    check_version(writer, path)
+    if is_backup(writer):
+        raise StoreUnusable(
+            f"{path} is a backup, and its bank's peers have gone on since: `distribank restore --from` makes a "
+            "database of it"
+        )
+    migrate(writer)
+    identity = read_identity(writer)
+    ((moved_to,),) = writer.execute(MOVED_TO).fetchall()
+    check_latest(identity, str(path.absolute()), marker, bank, moved_to)  # type: ignore[arg-type]  # text, or nothing
     return identity
 
 
@@ -259,16 +250,3 @@ def check_place(path: Path, marker: Path) -> None:
         f"there is no database at {path}, but {marker} says that this bank's is {named.place}, and it is there: "
         "correct DISTRIBANK_DATABASE_URL"
     )
-
-
-def _check_marker(identity: Identity, path: Path, marker: Path) -> None:
-    """A database that is not the bank's latest is an old copy: what the latest promised is not in it."""
-    named = read_marker(marker)
-    if named is not None and named.incarnation != identity.incarnation:
-        raise StoreUnusable(
-            f"{path} is not the latest database of bank {identity.bank}: {marker} names {named.place}, incarnation "
-            f"{named.incarnation}, and this one is {identity.incarnation}; an old copy has forgotten promises and must "
-            "not be served: put the latest one back"
-        )
-    if named is None or named.place != str(path.absolute()):
-        write_marker(marker, identity.incarnation, str(path.absolute()))
