@@ -31,7 +31,7 @@ SECRET = "a secret of this test's own, long enough to be one"
 ACCOUNTS = 20
 TRANSFERS = 300
 MOVING = ["naive", "postgres"]
-TOKEN = Tokens(DEBTOR, SECRET, 600, wall_ms).issue(Authority.HOLDER, "a-holder")
+TOKENS = Tokens(DEBTOR, SECRET, 600, wall_ms)
 
 
 @dataclass
@@ -40,12 +40,13 @@ class Peer:
     processes: dict[str, int]
     client: httpx.AsyncClient
 
-    async def pay(self, debit: int, credit: int, amount: int, key: str, token: str = TOKEN) -> httpx.Response:
+    async def pay(self, debit: int, credit: int, amount: int, key: str, token: str | None = None) -> httpx.Response:
         """Order a transfer between accounts by their serials; *amount* in centavos."""
         content = {
             "debits": [{"account": account_number(debit), "amount": format_amount(amount)}],
             "credits": [{"bank": CREDITOR, "account": account_number(credit), "amount": format_amount(amount)}],
         }
+        token = TOKENS.issue(Authority.HOLDER, "a-holder") if token is None else token
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
         return await self.client.post("/v1/transfers", json=content, headers=headers)
 
