@@ -25,10 +25,8 @@ from distribank.core.protocol import (
     No,
     Outcome,
     Prepare,
-    Record,
     Refused,
     State,
-    Transaction,
     Violation,
     Yes,
 )
@@ -38,7 +36,7 @@ from distribank.recovery import AT_ONCE
 from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
 from tests.engines import on_memory
-from tests.weather import Gate, in_state, losing, prepared
+from tests.weather import Gate, in_state, losing, no_vote_arrives, prepared
 from tests.world import World, codes, world
 
 A, B, C, D, E = codes(5)
@@ -248,12 +246,8 @@ async def test_after_a_yes_no_time_out_releases_the_hold() -> None:
     async with world(2, vote_deadline=0.1) as net:
         mine, theirs = await net.account(A, 100), await net.account(B, 10)
         await net.consent(B, theirs, A)
-        net.weather = gate = Gate(Prepare)
-        ordering = asyncio.create_task(net.transfer(A, (B, theirs, -10), (A, mine, 10), wait=0))
-        await gate.reached.wait()
-        gate.open.set()
-        net.weather = losing_all_from(A)
-        done = await ordering
+        net.weather = no_vote_arrives
+        done = await net.transfer(A, (B, theirs, -10), (A, mine, 10), wait=0)
         await net.until(lambda: prepared(net, B, done.transaction.id))
         await net.crash(A)
         net.clock.now += 10 * 86_400_000
@@ -570,12 +564,3 @@ WALL = 1_800_000_000_000
 
 async def balance_is(net: World, code: str, number: str, posted: int) -> bool:
     return (await net.balance(code, number))[0] == posted
-
-
-def losing_all_from(bank: str) -> Any:
-    """Weather in which nothing that *bank* says but a prepare arrives."""
-
-    async def weather(sender: str, _to: str, message: Message) -> str:
-        return "lose answer" if sender == bank or isinstance(message, Record | Transaction) else "deliver"
-
-    return weather
