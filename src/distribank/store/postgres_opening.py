@@ -61,7 +61,10 @@ async def recognise(connection: Any, url: str, bank: str, marker: Path) -> Ident
 
     Until the transaction that is open has ended, nobody else does this, and nobody decides.
     """
-    found = await connection.fetchrow(words.META) if await connection.fetchval(words.HAS_META) else None
+    known = await connection.fetchval(words.HAS_META)
+    if known:
+        await connection.execute(words.LOCK_META)
+    found = await connection.fetchrow(words.META) if known else None
     if found is None:
         raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
     await _migrate(connection, found["version"])

@@ -229,6 +229,8 @@ HAS_META: Final = (
 )
 TABLES: Final = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()"
 META: Final = "SELECT version, bank, incarnation, reaches_back_to, earlier FROM meta WHERE one = 1 FOR UPDATE"
+LOCK_META: Final = "LOCK TABLE meta IN ACCESS EXCLUSIVE MODE"
+"""Before its row: a migration alters the table, and two that hold it by less would wait for each other."""
 MOVED_TO: Final = "SELECT moved_to FROM meta WHERE one = 1"
 INSERT_META: Final = """
     INSERT INTO meta (one, version, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, $1, $2, $3, $4, 0)
