@@ -758,8 +758,7 @@ MUTANTS: Final = (
         "distribank.core.suspense",
         "return self.owing if direction is Direction.CREDIT else self.owed",
         "return max(self.owing, self.owed)",
-        "tests/test_suspense.py::"
-        "test_whatever_is_guessed_wrong_and_assigned_the_books_balance_and_nobody_is_below_zero",
+        "tests/test_suspense.py::test_what_is_open_on_one_side_of_suspense_pays_nothing_on_the_other",
     ),
     Mutant(
         "a stamp may repeat",

@@ -135,7 +135,7 @@ def _run(mutant: Mutant | None, tests: Sequence[str], most: int, told: int) -> N
     os.dup2(silence, 2)
     watcher = _Watcher()
     options = [f"-pno:{plugin}" for plugin in ("cacheprovider", "anyio", "schemathesis")]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-x"]
+    options += ["--hypothesis-seed=0", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-x"]
     statuses = []
     for test in tests:
         statuses.append(int(pytest.main([*options, test], plugins=[watcher])))

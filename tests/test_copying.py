@@ -219,6 +219,29 @@ async def test_who_starts_while_the_bank_moves_waits_and_is_refused(shared: OnPo
         await starting
 
 
+async def test_a_bank_that_is_moved_twice_at_once_moves_once(shared: OnPostgres) -> None:
+    await filled(shared, sound_books())
+    barrier = asyncio.Barrier(2)
+    moves: list[str] = []
+
+    async def leave(to: str) -> None:
+        await barrier.wait()
+        async with copying.leaving(shared.url, BANK, shared.marker, to):
+            moves.append(to)
+
+    ended = await asyncio.gather(leave("here"), leave("there"), return_exceptions=True)
+    assert len(moves) == 1
+    [refused] = [error for error in ended if error is not None]
+    assert isinstance(refused, StoreUnusable)
+    assert "has moved from" in str(refused)
+
+
+async def test_who_starts_on_the_present_schema_waits_for_no_backup(shared: OnPostgres) -> None:
+    await filled(shared, sound_books())
+    async with postgres_copying.reading(shared.url):
+        await (await shared.opened()).close()
+
+
 async def test_a_long_pause_of_one_side_does_not_end_the_other(
     shared: OnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,26 @@ def test_claims_of_one_transaction_that_cancel_in_the_book_are_both_open() -> No
     assert (bank.check(), bank.balances["suspense"], bank.accounts[number(2)].posted) == (Open(), 0, 10)
 
 
+@pytest.mark.parametrize(
+    ("nets", "spent", "open_", "wrong"),
+    [
+        ({number(1): -40}, {number(1): 60}, Open(40, 0), Direction.DEBIT),
+        ({number(2): 40}, {number(2): 140}, Open(0, 40), Direction.CREDIT),
+    ],
+    ids=["what is owed to one who closed", "what is owed by one who spent it"],
+)
+def test_what_is_open_on_one_side_of_suspense_pays_nothing_on_the_other(
+    nets: dict[str, int], spent: dict[str, int], open_: Open, wrong: Direction
+) -> None:
+    bank = Teller()
+    bank.guess_wrong(Verdict.COMMIT, nets, spent)
+    assert bank.check() == open_
+    refusal = bank.assign(wrong, 1, number(3))
+    assert refusal is not None
+    assert refusal.code is Code.NOT_IN_SUSPENSE
+    assert bank.check() == open_
+
+
 @pytest.mark.parametrize("named", [None, 0])
 def test_an_entry_out_of_suspense_belongs_to_the_transaction_that_was_named(named: int | None) -> None:
     bank = Teller()

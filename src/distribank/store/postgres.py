@@ -121,8 +121,7 @@ class PostgresStore(SharedStore):
             connection = await asyncpg.connect(**opening.settings_of(url))
             try:
                 await opening.prepare(connection, url, bank, marker, now_ms, chance)
-                async with connection.transaction():
-                    identity = await opening.recognise(connection, url, bank, marker)
+                async with opening.recognised(connection, url, bank, marker) as identity:
                     await _bury_neighbours(connection)
                     await connection.execute(words.GATHER_STAMPS)
                     await connection.execute(words.FORGET_BURIED)

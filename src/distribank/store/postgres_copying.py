@@ -78,10 +78,10 @@ async def reading(url: str) -> AsyncIterator[PostgresSource]:
 async def leaving(url: str, bank: str, marker: Path, to: str) -> AsyncIterator[PostgresSource]:
     """The database at *url*, which *bank* leaves; see ``copying.leaving``."""
     async with _connected(url) as connection:
-        async with connection.transaction():
-            await opening.recognise(connection, url, bank, marker)
-        async with connection.transaction():
-            await connection.execute(words.MOVE, to)  # whoever decides, or starts, reads this row and waits
+        async with opening.recognised(connection, url, bank, marker):
+            pass  # what that brought up to date is read by another connection
+        async with opening.recognised(connection, url, bank, marker):
+            await connection.execute(words.MOVE, to)  # whoever decides, starts, or moves it, too, waits for this row
             if await connection.fetchval(words.HOW_MANY_LIVE):
                 raise StoreUnusable("a replica of this bank runs, or did until a moment ago; stop all of them first")
             await connection.execute(words.BURY_ALL)  # one that is only frozen is fenced when it goes on

@@ -8,6 +8,8 @@ that does not flush are refused.
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -56,17 +58,23 @@ async def prepare(connection: Any, url: str, bank: str, marker: Path, now_ms: in
         await _create(connection, url, bank, marker, now_ms, f"{chance.getrandbits(128):032x}")
 
 
-async def recognise(connection: Any, url: str, bank: str, marker: Path) -> Identity:
-    """Whose database this is, brought up to date; ``StoreUnusable`` if it is not *bank*'s latest.
+@asynccontextmanager
+async def recognised(connection: Any, url: str, bank: str, marker: Path) -> AsyncIterator[Identity]:
+    """Whose database this is, brought up to date, within a transaction that is the block's, too.
 
-    Until the transaction that is open has ended, nobody else does this, and nobody decides.
+    ``StoreUnusable`` if it is not *bank*'s latest. Until the block has ended nobody else does this, and nobody decides.
     """
-    known = await connection.fetchval(words.HAS_META)
-    if known:
-        await connection.execute(words.LOCK_META)
-    found = await connection.fetchrow(words.META) if known else None
-    if found is None:
+    version = await connection.fetchval(words.VERSION) if await connection.fetchval(words.HAS_META) else None
+    if version is None:
         raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
+    async with connection.transaction():
+        if version < SCHEMA_VERSION:  # else who starts would wait for whoever takes a backup
+            await connection.execute(words.LOCK_META)
+        yield await _recognise(connection, url, bank, marker)
+
+
+async def _recognise(connection: Any, url: str, bank: str, marker: Path) -> Identity:
+    found = await connection.fetchrow(words.META)
     await _migrate(connection, found["version"])
     last_stamp = await connection.fetchval(words.GREATEST)
     identity = Identity(found["bank"], found["incarnation"], found["reaches_back_to"], last_stamp)

@@ -228,9 +228,10 @@ HAS_META: Final = (
     "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = 'meta'"
 )
 TABLES: Final = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()"
+VERSION: Final = "SELECT version FROM meta WHERE one = 1"
 META: Final = "SELECT version, bank, incarnation, reaches_back_to, earlier FROM meta WHERE one = 1 FOR UPDATE"
 LOCK_META: Final = "LOCK TABLE meta IN ACCESS EXCLUSIVE MODE"
-"""Before its row: a migration alters the table, and two that hold it by less would wait for each other."""
+"""Before its row, by who migrates: the table is altered, and two that hold it by less would wait for each other."""
 MOVED_TO: Final = "SELECT moved_to FROM meta WHERE one = 1"
 INSERT_META: Final = """
     INSERT INTO meta (one, version, bank, incarnation, reaches_back_to, last_stamp) VALUES (1, $1, $2, $3, $4, 0)
