@@ -266,7 +266,7 @@ async def test_slow_newcomers_make_room_for_others(monkeypatch: pytest.MonkeyPat
 
 
 async def test_many_connections_at_once_from_one_honest_address_are_served() -> None:
-    """Each says its request at once and plainly: until it has, a connection is a newcomer, and may be taken for slow."""
+    """Each says its request at once: until it has, a connection is a newcomer, and may be taken for slow."""
     async with served() as bank:
         number, who = await bank.hall.account("1.00"), await bank.hall.sign_in()
         head = f"GET /v1/accounts/{number} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
