@@ -29,8 +29,12 @@ torture: $(VENV)/.installed  ## Break five real banks at random for MINUTES (30)
 simulate: $(VENV)/.installed  ## Simulate 100,000 seeds, going on where it was stopped; takes hours.
 	@PYTHONHASHSEED=0 $(RUN) distribank simulate --seeds 100000 --record simulation.jsonl $(ARGS)
 
-test: $(VENV)/.installed-dev  ## Run the tests.
-	@$(RUN) pytest $(ARGS)
+WORKERS ?= 3
+# Files side by side: most of a test's time goes into waiting for banks, so that two cores carry three.
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
+
+test: $(VENV)/.installed-dev  ## Run the tests, WORKERS (3) files of them at a time.
+	@$(RUN) pytest $(SIDE_BY_SIDE) $(ARGS)
 
 PROTOCOL_AND_API := test_transfers test_pitfalls test_adversity test_heuristics test_snapshots test_batches \
 	test_account_routes test_transfer_routes test_heuristic_routes test_suspense_routes test_traces test_plans \
@@ -38,7 +42,7 @@ PROTOCOL_AND_API := test_transfers test_pitfalls test_adversity test_heuristics 
 
 test-postgres: $(VENV)/.installed-dev  ## Run the tests of protocol and API once more, on real PostgreSQL servers.
 # A bank that is killed in the middle of a real connection leaves coroutines half-way, which the collector closes later.
-	@DISTRIBANK_TEST_ENGINE=postgres $(RUN) pytest -W default::pytest.PytestUnraisableExceptionWarning \
+	@DISTRIBANK_TEST_ENGINE=postgres $(RUN) pytest $(SIDE_BY_SIDE) -W default::pytest.PytestUnraisableExceptionWarning \
 		$(PROTOCOL_AND_API:%=tests/%.py) $(ARGS)
 
 explore: $(VENV)/.installed-dev  ## Walk every state of the protocol, with figures, and the shortest way to each seeded bug.

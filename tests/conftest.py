@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,12 @@ IN_VIRTUAL_TIME = {
     "tests.test_transfer_routes",
     "tests.test_transfers",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    twice = [name for name, times in Counter(item.nodeid for item in items).items() if times > 1]
+    if twice:
+        raise pytest.UsageError(f"pytest-xdist would run only one of those that share an id: {twice}")
 
 
 def pytest_asyncio_loop_factories(

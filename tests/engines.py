@@ -51,6 +51,11 @@ class MortalStore(PostgresStore):
         self._readers.terminate()
 
 
+def nobody_holds(store: MemoryStore | MortalStore) -> bool:
+    """Whether no decision is under way or waits for its turn."""
+    return len(store.locks) == 0 if isinstance(store, MemoryStore) else not (store._queue or store._under_way)
+
+
 class Databases:
     """One database for each bank of a world, and the replicas that were opened on them."""
 

@@ -1719,6 +1719,14 @@ MUTANTS: Final = (
         "]",
         "tests/test_store_sharing.py::test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of",
     ),
+    Mutant(
+        "a page of suspense begins after a small number only",
+        "where suspense was moved more than a thousand times, nothing is assigned any more",
+        "distribank.store.rows_queries",
+        "(truth_at, CAST(0 AS BIGINT), transaction_id)",
+        "(truth_at, 0, transaction_id)",
+        "tests/test_store_contract.py::test_what_moved_suspense_goes_on_after_whatever_moved_it[postgres-suspended]",
+    ),
 )
 
 EQUIVALENT: Final[dict[str, str]] = {

@@ -29,9 +29,9 @@ from distribank.core.protocol import (
     Yes,
 )
 from distribank.core.refusals import Code, Refusal
-from distribank.ports import Queries
+from distribank.ports import Queries, Unit
 from distribank.simulation.people import make_legs
-from tests.engines import ENGINE
+from tests.engines import ENGINE, nobody_holds
 from tests.weather import Gate, in_state, losing, prepared
 from tests.world import World, codes, world
 
@@ -43,6 +43,10 @@ TURNS = range(0, 60, 3) if ENGINE == "memory" else (3, 30, 100)
 async def turns(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def nothing(_unit: Unit) -> None:
+    return
 
 
 def states(results: list[Any]) -> list[object]:
@@ -104,11 +108,12 @@ async def test_a_client_that_hangs_up_at_any_turn_finds_one_transfer_under_its_k
             await turns(count)
             ordering.cancel()
             await asyncio.wait([ordering])
+            await net.stores[A].decide([], nothing)  # behind what was asked for before
             await net.until(lambda: not net.banks[A].bank.coordinating._live)
             again = await net.transfer(A, (A, a, -10), (B, b, 10), key="k")
             assert again.transaction.state is State.ENDED
             assert await net.balance(B, b) == (10, 10)
-            assert len(net.stores[A].locks) == 0
+            assert nobody_holds(net.stores[A])
 
 
 @pytest.mark.parametrize("victim", [A, B], ids=["the coordinator", "the participant"])
@@ -423,9 +428,18 @@ async def test_an_abort_that_waits_behind_its_prepare_releases_what_that_has_jus
         await net.transfer(A, (B, b, -10), (A, a, 10), wait=0)
         prepare, bank = await asked.get(), net.banks[B].bank
         abort = Abort(prepare.transaction, Refusal(Code.BANK_REFUSED, "another bank refused", A))
-        async with net.stores[B].locks.hold([transaction_lock(prepare.transaction)]):
-            answers = [asyncio.ensure_future(bank.receive(A, bank.clock_now(), [said])) for said in (prepare, abort)]
-            await turns(10)
+        let_go = asyncio.Event()
+
+        async def hold(_unit: Unit) -> None:
+            await let_go.wait()
+
+        holding = asyncio.ensure_future(net.stores[B].decide([transaction_lock(prepare.transaction)], hold))
+        await turns(1)
+        answers = [asyncio.ensure_future(bank.receive(A, bank.clock_now(), [said])) for said in (prepare, abort)]
+        await turns(10)
+        assert not any(answer.done() for answer in answers)
+        let_go.set()
+        await holding
         (vote,), acknowledged = await answers[0], await answers[1]
         assert isinstance(vote, Yes)
         assert acknowledged == [Acknowledged()]

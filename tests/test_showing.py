@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+import pytest
+
+from distribank.bank.following import Reply
 from distribank.core.protocol import Accounts, Answer, Log, Message, ShowAccounts, ShowLog
 from distribank.core.refusals import Code, Refusal
 from distribank.simulation.loop import run
+from tests.engines import on_memory
 from tests.world import CPFS, World, world
 
 A, B, C = "99990001", "99990002", "99990003"
@@ -55,6 +60,7 @@ async def test_a_bank_hears_nothing_of_why_a_third_one_refused_and_all_of_what_i
         assert heard.because == Refusal(Code.BANK_REFUSED, "another party's bank refused")
 
 
+@on_memory
 def test_a_batch_of_questions_waits_for_the_disk_once_and_not_once_each() -> None:
     """Else a busy bank with a slow disk takes longer than its peers wait, and is taken for one that is away."""
 
@@ -81,17 +87,32 @@ def test_a_batch_of_questions_waits_for_the_disk_once_and_not_once_each() -> Non
     assert run(many_questions()) < 0.5
 
 
-async def test_who_insists_on_the_same_question_is_answered_each_time_and_asks_every_bank_once() -> None:
+async def test_who_insists_on_the_same_question_is_answered_each_time_and_asks_every_bank_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with world(3) as net:
         mine, others = await net.account(A, 100_00), [await net.account(code, which=1) for code in (B, C)]
         legs = [(A, mine, -50_00), (B, others[0], 25_00), (C, others[1], 25_00)]
         known = (await net.transfer(A, *legs)).transaction
         await net.settle(known.id)
-        following = net.banks[A].bank.following
+        following, all_have_asked, waiting = net.banks[A].bank.following, asyncio.Event(), 0
+
+        async def slowly(_sender: str, _bank: str, _message: Message) -> str:
+            await all_have_asked.wait()
+            return "deliver"
+
+        async def ask_all(questions: Mapping[str, Message]) -> dict[str, Answer | Reply]:
+            nonlocal waiting
+            waiting += 1
+            if waiting == 51:
+                hung_up.cancel()
+                all_have_asked.set()
+            return await type(following).ask_all(following, questions)
+
+        net.weather = slowly
+        monkeypatch.setattr(following, "ask_all", ask_all)
         hung_up = asyncio.ensure_future(following.trace(known))
         asking = [asyncio.ensure_future(following.trace(known)) for _ in range(50)]
-        await asyncio.sleep(0)
-        hung_up.cancel()
         traces = await asyncio.gather(*asking)
         assert all(set(trace.logs) == {A, B, C} for trace in traces)
         assert net.sent["ShowLog"] == 2

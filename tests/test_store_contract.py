@@ -726,6 +726,22 @@ async def test_a_query_lists_what_it_says_in_its_order_page_by_page(world: World
     assert paged == whole
 
 
+@pytest.mark.parametrize(
+    "query",
+    [Queries.SUSPENDED, Queries.ASSIGNMENTS, Queries.SUPPLIED_IN_SUSPENSE],
+    ids=lambda query: query.name,
+)
+async def test_what_moved_suspense_goes_on_after_whatever_moved_it(world: World, query: Query[Any]) -> None:
+    """The three lists are read as one, so that the place after which one goes on may be a row of another."""
+    await world.write(shelf())
+    (after,) = (listing.after for listing in LISTINGS if listing.query is query)
+    whole = await world.store.find(query)
+    place = (4, STAMP + 4, "assignment-4")
+    expected = [row for row in whole if after(row) < place]
+    assert expected
+    assert await world.store.find(query, after=place) == expected
+
+
 def test_every_query_of_the_port_is_shown() -> None:
     named = {query.name for query in vars(Queries).values() if isinstance(query, Query)}
     assert named == {listing.query.name for listing in LISTINGS}

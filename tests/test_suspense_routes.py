@@ -17,6 +17,7 @@ from distribank.core.protocol import State
 from distribank.core.suspense import Assignment
 from distribank.network.client import centavos
 from tests.counter_hall import Hall, conforms, hall
+from tests.engines import on_memory
 from tests.weather import in_state, no_vote_arrives, nothing_about_outcomes, only_inquiries
 
 A, B = "99990001", "99990002"
@@ -52,6 +53,7 @@ async def guessed_wrong(bank: Hall, amount: str, verdict: Verdict, gone: str, cl
         closed = await bank.client(B).post(f"/v1/accounts/{theirs}/close", headers=await bank.sign_in(code=B))
         assert closed.status_code == 200, closed.text
     bank.world.weather = only_inquiries
+    await bank.world.banks[B].recovery.inquire_now(transfer)
     settled = State.ABORTED if verdict is Verdict.COMMIT else State.COMMITTED
     await bank.world.until(lambda: in_state(bank.world, B, transfer, settled))
     bank.world.calm()
@@ -415,6 +417,7 @@ async def test_whoever_watches_the_account_hears_of_it_as_of_any_other_entry() -
         await changes.aclose()
 
 
+@on_memory
 @pytest.mark.parametrize("keep_in_flight", [False, True])
 async def test_a_bank_that_dies_while_it_assigns_has_done_all_of_it_or_nothing(keep_in_flight: bool) -> None:
     async with hall(2) as bank:
@@ -454,11 +457,11 @@ async def test_an_assignment_while_a_correction_is_written_counts_what_is_durabl
         for _ in range(200):
             if wrong.done():
                 break
-            answers.append(await assign(bank, amount="1.00"))
+            answers.append(await assign(bank, amount="2.00"))
         await wrong
         made = sum(answer.status_code == 201 for answer in answers)
         assert {answer.status_code for answer in answers} <= {201, 409}
         balance, there, nothing = await stands(bank)
         assert (balance, nothing) == (there, "0.00")
-        assert centavos(there) == 50_00 - made * 1_00
+        assert centavos(there) == 50_00 - made * 2_00
         await world.check_books()

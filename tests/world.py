@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -315,14 +315,20 @@ class World:
         await self.until(settled)
 
     async def until(self, true: Callable[[], bool | Awaitable[bool]]) -> None:
-        """Wait until *true*: it is asked anew whenever a flush has ended or a message has arrived or been lost."""
+        """Wait until *true*: it is asked anew whenever a flush has ended or a message has arrived or been lost.
+
+        On PostgreSQL now and then besides: what follows a COMMIT is done behind the word that it has ended.
+        """
+        pause = None if ENGINE == "memory" else 0.05
         async with asyncio.timeout(20 if ENGINE == "memory" else 60):
             while True:
                 self.changed.clear()
                 now = true()
                 if now if isinstance(now, bool) else await now:
                     return
-                await self.changed.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self.changed.wait()
 
     async def _unfinished(self, code: str, transaction: str) -> bool:
         known = await self.state(code, transaction)

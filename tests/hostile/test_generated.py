@@ -148,6 +148,7 @@ async def _description() -> Any:
 schema = schemathesis.openapi.from_dict(asyncio.run(_description()))
 
 
+@pytest.mark.parametrize("bench", [None], indirect=True, ids=[pytest.HIDDEN_PARAM])  # else all have one node id
 @schema.parametrize()
 @settings(
     max_examples=EXAMPLES,

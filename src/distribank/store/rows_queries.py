@@ -2,7 +2,8 @@
 
 Each is one sentence that an index answers in its own order, so that a page costs what it returns. Parameters are the
 key (?1, ?2 …), then the sort key of the row before the page, then the limit. What only one engine
-understands stands in its own words in ``postgres_words``.
+understands stands in its own words in ``postgres_words``. A number that stands in a sort key says how wide it is:
+what is compared with it may be a stamp.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ HEURISTICS: Final = (
 SUSPENDED: Final = (
     HEURISTIC  # noqa: S608 - two constants # nosec B608
     + """
-     WHERE damage IS NOT NULL AND (truth_at, 0, transaction_id) < (?1, ?2, ?3)
+     WHERE damage IS NOT NULL AND (truth_at, CAST(0 AS BIGINT), transaction_id) < (?1, ?2, ?3)
        AND EXISTS (SELECT 1 FROM json_each(damage, '$[0]')
                     WHERE json_extract(value, '$[2]') <> json_extract(value, '$[3]')) -- wanted, corrected
      ORDER BY truth_at DESC, transaction_id DESC LIMIT ?4
@@ -132,7 +133,8 @@ LOST_TRANSFERS: Final = (
 SUPPLIED_IN_SUSPENSE: Final = (
     SUPPLIED
     + """
-     WHERE suspense <> 0 AND (at, 0, transaction_id) < (?1, ?2, ?3) ORDER BY at DESC, transaction_id DESC LIMIT ?4
+     WHERE suspense <> 0 AND (at, CAST(0 AS BIGINT), transaction_id) < (?1, ?2, ?3)
+     ORDER BY at DESC, transaction_id DESC LIMIT ?4
 """
 )
 BOOKS: Final = BOOK + " WHERE name > ?1 ORDER BY name LIMIT ?2"
