@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,12 @@ def test_a_seeded_bug_is_found(found: dict[str, Any], mutant: Mutant) -> None:
 def test_every_bug_can_be_planted_and_has_its_own_name_and_place() -> None:
     assert len({mutant.name for mutant in MUTANTS} | EQUIVALENT.keys()) == len(MUTANTS) + len(EQUIVALENT)
     assert len({planted(mutant) for mutant in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.pt-BR.md"])
+def test_the_readme_says_how_many_there_are(readme: str) -> None:
+    (said,) = re.findall(r"`make mutants` \| \[(\d+)", (ROOT / readme).read_text())
+    assert int(said) == len(MUTANTS)
 
 
 def test_a_bug_whose_place_is_gone_fails_the_run() -> None:

@@ -35,7 +35,7 @@ from distribank.ports import Queries
 from distribank.recovery import AT_ONCE
 from distribank.simulation.people import make_legs
 from distribank.store.memory import MemoryStore
-from tests.engines import on_memory
+from tests.engines import ENGINE, on_memory
 from tests.weather import Gate, in_state, losing, no_vote_arrives, prepared
 from tests.world import World, codes, world
 
@@ -488,7 +488,7 @@ async def test_a_dead_bank_stops_only_the_transfers_that_need_it() -> None:
 
 async def test_a_bank_known_to_be_away_is_not_asked_again_by_each_transfer() -> None:
     """Pitfall 24: a dead peer is discovered afresh, at full time-out, by every transfer."""
-    async with world(2, vote_deadline=5) as net:
+    async with world(2, vote_deadline=20) as net:
         mine, theirs = await net.account(A, 100), await net.account(B)
         await net.crash(B)
         net.banks[A].wire.offline.add(B)
@@ -496,7 +496,7 @@ async def test_a_bank_known_to_be_away_is_not_asked_again_by_each_transfer() -> 
         started = asyncio.get_running_loop().time()
         tries = [net.transfer(A, (A, mine, -1), (B, theirs, 1)) for _ in range(20)]
         assert {done.transaction.state for done in await asyncio.gather(*tries)} == {State.ABORTED}
-        assert asyncio.get_running_loop().time() - started < 2
+        assert asyncio.get_running_loop().time() - started < (2 if ENGINE == "memory" else 20)
         assert net.sent == {}
         assert await net.balance(A, mine) == (100, 100)
 
