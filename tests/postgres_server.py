@@ -149,7 +149,9 @@ class Server:
         done = subprocess.run(
             [*self._as_whom, self._programs / program, *arguments], capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, f"{program} fails: {done.stderr}"
+        assert done.returncode == 0, (
+            f"{program} fails: {done.stderr}as an ordinary user, or in a directory that everyone may enter, it works"
+        )
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -10,6 +10,7 @@ import os
 import signal
 import sqlite3
 import uuid
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,8 @@ async def test_passwords_and_tokens_are_in_no_file_of_the_bank(tmp_path: Path) -
     async with network_of(tmp_path, 1) as (bank,):
         await bank.client.join("Maria da Silva", CPFS[0], password)
         await bank.stop()
-        kept = sqlite3.connect(bank.bank.directory / "bank.db").execute("SELECT cpf FROM holder").fetchall()
+        with closing(sqlite3.connect(bank.bank.directory / "bank.db")) as database:
+            kept = database.execute("SELECT cpf FROM holder").fetchall()
     assert kept == [(CPFS[0],)], "what the bank must know is there"
     for path in bank.bank.directory.iterdir():
         assert password.encode() not in path.read_bytes(), path
