@@ -59,17 +59,23 @@ def free_port() -> int:
 
 
 class Server:
-    """One PostgreSQL server in *directory*, which it makes; ``start`` runs it, ``stop`` and ``kill`` end it."""
+    """One PostgreSQL server; ``start`` runs it, ``stop`` and ``kill`` end it.
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
-        self.directory = directory
+    Its directory is not among pytest's, which nobody but their owner may enter: where root has no user namespaces, the
+    server runs as user *nobody*.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        place = Path(tempfile.mkdtemp(prefix="distribank-postgres-"))
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        self.directory = place / "server"
         self.port = free_port()
         self.settings = {**DURABLE, **settings}
         self._programs = programs()
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
-        directory.mkdir(mode=0o700, parents=True)
-        self._as_whom = as_whom(directory)
+        self.directory.mkdir(mode=0o700)
+        self._as_whom = as_whom(self.directory)
 
     def url(self, database: str = "postgres", *others: Server) -> str:
         """The address of *database* at this server, or at whichever of the *others* takes writes."""
@@ -150,7 +156,7 @@ class Server:
             [*self._as_whom, self._programs / program, *arguments], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, (
-            f"{program} fails: {done.stderr}as an ordinary user, or in a directory that everyone may enter, it works"
+            f"{program} fails: {done.stderr}as an ordinary user, or from a checkout that everyone may enter, it works"
         )
 
     def _end(self, how: signal.Signals) -> None:
@@ -166,17 +172,9 @@ _shared: list[Server] = []
 def shared_server() -> Server:
     """The server of this session, started when it is first asked for; it ends with the session."""
     if not _shared:
-        programs()
-        directory = Path(tempfile.mkdtemp(prefix="distribank-postgres-"))
-        server = Server(directory / "server").make().start()
-        _shared.append(server)
-        atexit.register(_end_shared, server, directory)
+        _shared.append(Server().make().start())
+        atexit.register(_shared[0].stop)
     return _shared[0]
-
-
-def _end_shared(server: Server, directory: Path) -> None:
-    server.stop()
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 async def drop(url: str) -> None:

@@ -73,10 +73,10 @@ async def test_a_replica_that_was_frozen_for_too_long_is_taken_over_and_stops_wh
 
 async def test_a_database_that_fails_over_under_load_has_all_that_was_acknowledged(tmp_path: Path) -> None:
     """The primary is gone at once, and its synchronous standby is promoted."""
-    primary = Server(tmp_path / "primary", synchronous_standby_names="standby").make()
+    primary = Server(synchronous_standby_names="standby").make()
     primary.settings["synchronous_standby_names"] = ""  # until there is one
     primary.start()
-    standby = Server(tmp_path / "standby").follow(primary, "standby").start()
+    standby = Server().follow(primary, "standby").start()
     try:
         await primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
         primary.stop()

@@ -242,7 +242,7 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sharing, "AWAY_S", 0.5)
-    server = Server(tmp_path / "server").make().start()
+    server = Server().make().start()
     try:
         await server.execute("CREATE DATABASE bank")
         store = await PostgresStore.open(server.url("bank"), bank="00000001", marker=tmp_path / "marker", now_ms=1)
@@ -309,7 +309,7 @@ async def test_an_old_copy_is_refused_and_a_restored_one_is_followed(place: OnPo
 
 
 async def test_a_server_that_does_not_flush_is_refused(tmp_path: Path) -> None:
-    server = Server(tmp_path / "server", fsync="off").make().start()
+    server = Server(fsync="off").make().start()
     try:
         with pytest.raises(StoreUnusable, match="fsync = off"):
             await PostgresStore.open(server.url(), bank="00000001", marker=tmp_path / "marker", now_ms=1)
