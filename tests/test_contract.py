@@ -167,7 +167,9 @@ async def test_guesses_are_throttled_and_leave_other_holders_alone(examiner: Exa
     (cpf, _), (other, _) = await examiner.person(C), await examiner.person(C)
     guess = {"username": cpf, "password": "a guess"}
 
-    answers = await asyncio.gather(*(examiner.ask("POST", "/v1/token", at=C, data=guess) for _ in range(100)))
+    answers = []
+    for _ in range(2):  # of more new connections than 64 at once a slow one may be closed
+        answers += await asyncio.gather(*(examiner.ask("POST", "/v1/token", at=C, data=guess) for _ in range(50)))
 
     refused = [answer for answer in answers if answer.status_code == 429]
     assert len(answers) - len(refused) <= 30

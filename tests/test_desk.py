@@ -229,7 +229,11 @@ async def test_a_bank_killed_amid_a_hundred_assignments_makes_each_once_and_no_m
 
         first, _ = await asyncio.gather(asyncio.gather(*map(give, range(100))), kill())
         await b.restart()
-        then = await asyncio.gather(*map(give, range(100)))
+        heard = dict.fromkeys(range(100), (0, ""))
+        for _ in range(10):  # of so many new connections at once a slow one may be closed: who hears nothing asks again
+            unheard = [n for n, (status, _) in heard.items() if not status]
+            heard.update(zip(unheard, await asyncio.gather(*map(give, unheard)), strict=True))
+        then = list(heard.values())
         assert {status for status, _ in first} & {0, 503}
         assert sorted(status for status, _ in then) == [201] * 60 + [409] * 40
         assert all(after == before for before, after in zip(first, then, strict=True) if before[0] not in (0, 503))
