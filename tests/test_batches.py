@@ -16,7 +16,7 @@ from distribank.core.protocol import Commit, Message, Prepare, State, Transactio
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
-from tests.engines import on_memory
+from tests.engines import ENGINE, on_memory
 from tests.weather import Gate
 from tests.world import World, codes, world
 
@@ -119,9 +119,10 @@ async def test_a_crash_in_the_middle_of_a_batch_repeats_none_and_forgets_none(mo
         await net.start(A)
         again = await batch(net, items, mode)
         assert again.replayed
+        assert ENGINE != "memory" or states(again) == [State.ENDED] * 100
         for result in again.results:
             assert isinstance(result, Transaction)
-            await net.settle(result.id)  # what the crash caught committing is delivered beside the batch
+            await net.settle(result.id)  # on PostgreSQL what the crash caught committing is delivered beside the batch
         ended = await batch(net, items, mode)
         assert states(ended) == [State.ENDED] * 100
         ids = [r.id for r in ended.results if isinstance(r, Transaction)]
