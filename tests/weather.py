@@ -35,6 +35,24 @@ class Gate:
         return "deliver"
 
 
+def once_voted(world: World, voted: str, held: str) -> Any:
+    """Weather in which the prepare for *held* arrives once *voted* has answered its own."""
+
+    async def weather(_sender: str, bank: str, message: Message) -> str:
+        if bank == held and isinstance(message, Prepare):
+
+            def answered() -> bool:
+                return any(
+                    to == voted and isinstance(asked, Prepare) and asked.transaction == message.transaction
+                    for _, to, asked, _ in world.answered
+                )
+
+            await world.until(answered)
+        return "deliver"
+
+    return weather
+
+
 async def nothing_about_outcomes(_sender: str, bank: str, message: Message) -> str:
     """Weather in which B votes, and neither hears of an outcome nor is answered when it asks."""
     lost = isinstance(message, Inquire) or (bank == B and isinstance(message, Commit | Abort))
