@@ -117,6 +117,8 @@ class Recovery:
             if count:
                 log.warning("%s: took over %d transactions that a replica had left", self._bank.code, count)
             await self._bank.batching.resume()
+        except DurabilityLost:
+            return  # this bank is stopping
         except StoreAway as away:  # looked for again in a second
             log.warning("%s: %s", self._bank.code, away)
 
