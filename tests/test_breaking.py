@@ -17,7 +17,7 @@ from distribank.network import breaking
 from distribank.network.layout import find, init, load
 from distribank.network.pids import is_frozen, locked, running_pid
 from distribank.network.processes import free_base_port, is_free
-from tests.processes import command, network_of, until
+from tests.processes import SLOW_MACHINE_S, command, network_of, until
 
 
 def said_by(*arguments: str) -> str:
@@ -104,7 +104,7 @@ async def test_a_bank_killed_from_elsewhere_is_started_again_by_up_and_stopped_w
             assert process.poll() is None, said.read_text()
             return said.read_text().count("  ready") == 2
 
-        await until(shown, "both banks are shown as ready", within=20)
+        await until(shown, "both banks are shown as ready")
         one, two = load(data)
         where = ("--data-dir", str(data))
 
@@ -129,7 +129,7 @@ async def test_a_bank_killed_from_elsewhere_is_started_again_by_up_and_stopped_w
 
         await until(shows_the_new_pid, "the table shows the new process")
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
+        assert process.wait(SLOW_MACHINE_S) == 0
     assert is_free(one.port)
     assert is_free(two.port)
     assert running_pid(two.pid_file) is None

@@ -15,12 +15,12 @@ import pytest
 from distribank import __version__
 from distribank.network.layout import init, load
 from distribank.network.processes import free_base_port, is_free
-from tests.processes import CHEAP, command, until
+from tests.processes import CHEAP, SLOW_MACHINE_S, command, until
 
 COMMAND = [sys.executable, "-m", "distribank"]
 
 
-def run(*arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, within: float = SLOW_MACHINE_S) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTRIBANK_")}
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -111,7 +111,7 @@ async def test_up_runs_all_banks_until_it_is_told_to_stop(tmp_path: Path, how: s
             assert process.poll() is None, said.read_text()
             return said.read_text().count("  ready") == 2
 
-        await until(shown, "both banks are shown as ready", within=20)
+        await until(shown, "both banks are shown as ready")
         process.send_signal(how)
 
         async def stopping() -> bool:
@@ -119,7 +119,7 @@ async def test_up_runs_all_banks_until_it_is_told_to_stop(tmp_path: Path, how: s
 
         await until(stopping, "it says that it stops")
         process.send_signal(how)  # somebody is impatient
-        assert process.wait(15) == 0
+        assert process.wait(SLOW_MACHINE_S) == 0
 
     lines = said.read_text()
     assert "Traceback" not in lines
@@ -137,7 +137,6 @@ def test_the_demo_tells_its_story_and_every_claim_holds(tmp_path: Path) -> None:
     assert report["ok"] is True
     assert len(report["claims"]) >= 35
     assert [claim["claim"] for claim in report["claims"] if not claim["held"]] == []
-    assert report["seconds"] < 60
 
 
 def test_the_demo_wants_a_directory_of_its_own(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ async def test_a_bank_frozen_killed_and_started_again_is_the_same_bank(tmp_path:
         bank.kill()
 
         assert bank.exit_status == -signal.SIGKILL
-        assert await bank.restart() < 10
+        await bank.restart()
 
         assert bank.pid not in (None, first)
         assert await maria.balances(account) == (10_00, 10_00)
@@ -297,7 +297,7 @@ async def test_banks_do_not_outlive_whoever_started_them(tmp_path: Path) -> None
         async def ready() -> bool:
             return all("is ready" in _text(data / code / "bank.log") for code in ("99990001", "99990002"))
 
-        await until(ready, "both banks are ready", within=20)
+        await until(ready, "both banks are ready")
         # Leaving the block kills `up` with SIGKILL: it has no chance to stop its banks.
 
     async def gone() -> bool:

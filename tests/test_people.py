@@ -16,7 +16,7 @@ from distribank.network import people
 from distribank.network.layout import init, load
 from distribank.network.people import seed
 from distribank.network.processes import free_base_port
-from tests.processes import RealBank, command, network_of, until
+from tests.processes import SLOW_MACHINE_S, RealBank, command, network_of, until
 
 SHELLS = [shell for shell in ("bash", "zsh") if shutil.which(shell)]
 
@@ -194,7 +194,7 @@ async def test_up_brings_people_and_the_command_alone_needs_the_network_file_onl
             assert process.poll() is None, said.read_text()
             return said.read_text().count("  ready") == 2
 
-        await until(shown, "both banks are shown as ready", within=30)
+        await until(shown, "both banks are shown as ready")
         alone.mkdir()
         shutil.copy(data / "network.json", alone)
         password = password_in(said.read_text())
@@ -203,7 +203,7 @@ async def test_up_brings_people_and_the_command_alone_needs_the_network_file_onl
         os.environ.update(DISTRIBANK_PASSWORD=password, DISTRIBANK_SHOW_AS="http://localhost:{port}")
         try:
             with command("people", "--data-dir", str(alone), out=tmp_path / "again") as once:
-                assert once.wait(30) == 0
+                assert once.wait(SLOW_MACHINE_S) == 0
         finally:
             os.environ.clear()
             os.environ.update(environment)

@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from distribank.breakages import Breakage, Misconfigured
 from distribank.demo.claims import Claims
+from distribank.demo.crash import VOTE_DEADLINE_SECONDS
 from distribank.demo.stage import Stage
 from distribank.demo.story import tell
 from distribank.network.client import client_of
@@ -66,7 +67,7 @@ async def _run(claims: Claims, directory: Path, base_port: int | None) -> None:
     cancel_on_signals()
     claims.chapter("Four banks, four processes, and nothing between them but HTTP")
     banks = make_network(claims.console, directory, BANKS, base_port)
-    processes = [BankProcess(bank) for bank in banks]
+    processes = [BankProcess(bank, {"DISTRIBANK_VOTE_DEADLINE": str(VOTE_DEADLINE_SECONDS)}) for bank in banks]
     try:
         with waiting(claims.console, "starting four banks"):
             ready = await start_all(processes)

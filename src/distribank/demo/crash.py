@@ -18,9 +18,11 @@ PARTS: Final = (40_00, 30_00, 20_00)
 """What A, B and C are debited; D is credited with the sum."""
 MEANWHILE: Final = 5_00
 """What goes from B to D while A is dead."""
-FAST_MS: Final = 100.0
-"""How soon a transfer is refused that needs a bank known to be offline."""
-FIRST_INQUIRY_SECONDS: Final = 3.0
+VOTE_DEADLINE_SECONDS: Final = 5.0
+"""How long the banks of the demo wait for votes: longer than banks usually do, so that A dies before it gives up."""
+FAST_SECONDS: Final = 1.0
+"""How soon a transfer is refused, on however busy a machine, that needs a bank known to be offline."""
+FIRST_INQUIRY_SECONDS: Final = VOTE_DEADLINE_SECONDS + 1
 """How long behind its vote a participant asks for the outcome for the first time."""
 
 
@@ -68,7 +70,11 @@ async def _kill_behind_the_votes(stage: Stage, cast: Cast) -> Crash:
     claims.check(
         ordered.status == 202, f"without {d.name}'s vote, the order is taken and pending", f"202, {ms(ordered)}"
     )
-    claims.check(took < 2, f"{b.name} and {c.name} vote yes", f"listed as in doubt there after {took * 1000:.0f} ms")
+    claims.check(
+        took < VOTE_DEADLINE_SECONDS,
+        f"{b.name} and {c.name} vote yes",
+        f"listed as in doubt there after {took * 1000:.0f} ms",
+    )
     claims.check(
         coordinator.exit_status == -9, f"{a.name} is killed, {d.name} thawed", f"exit status {coordinator.exit_status}"
     )
@@ -110,7 +116,7 @@ async def _the_others_go_on(stage: Stage, cast: Cast) -> None:
     claims.check(True, f"{b.name} has noticed that {a.name} is offline", f"{took:.1f} s later")
     refused = await maria.pay(cast.own[1], cast.household, MEANWHILE)
     claims.check(
-        refused.code == "bank_unreachable" and refused.seconds * 1000 < FAST_MS,
+        refused.code == "bank_unreachable" and refused.seconds < FAST_SECONDS,
         f"a transfer that needs {a.name} is refused at once",
         f"{why(refused)} after {refused.seconds * 1000:.1f} ms",
     )

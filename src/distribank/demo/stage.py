@@ -15,7 +15,7 @@ from distribank.network.client import AccountRef, Answer, BankClient, Session
 from distribank.network.processes import POLL_SECONDS, BankProcess
 from distribank.network.terminal import waiting
 
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 60.0
 """How long the story waits for what must come."""
 
 Balances = list[tuple[int, int]]

@@ -27,8 +27,8 @@ from distribank.breakages import Breakage, Misconfigured
 from distribank.network.layout import HOST, LocalBank
 from distribank.network.pids import locked
 
-START_SECONDS: Final = 20.0
-"""How long a bank may take until it is ready."""
+START_SECONDS: Final = 60.0
+"""How long a bank may take until it is ready: a second where nothing else runs, many where a lot starts at once."""
 STOP_SECONDS: Final = 10.0
 """How long it may take to stop after SIGTERM before it is killed."""
 POLL_SECONDS: Final = 0.02
