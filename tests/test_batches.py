@@ -10,7 +10,7 @@ import pytest
 from distribank.bank import BatchResult, KeyName
 from distribank.bank.batching import NOT_RUN, Batching
 from distribank.breakages import Busy
-from distribank.core.batches import BatchItem, Mode, OnFailure
+from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.ledger import Account
 from distribank.core.protocol import Commit, Message, Prepare, State, Transaction
 from distribank.core.refusals import Code, Refusal
@@ -18,7 +18,7 @@ from distribank.ports import Queries
 from distribank.simulation.people import make_legs
 from tests.engines import ENGINE, on_memory
 from tests.weather import Gate
-from tests.world import World, codes, world
+from tests.world import PATIENCE, World, codes, world
 
 A, B = codes(2)
 
@@ -33,11 +33,28 @@ async def batch(
     mode: Mode = Mode.CONCURRENT,
     on_failure: OnFailure = OnFailure.CONTINUE,
     key: str = "batch",
-    wait: float = 10,
+    wait: float = 2 * PATIENCE,
 ) -> BatchResult:
     holder = await net.person(A)
     name = KeyName(holder.holder_id, "batches", key, f"{len(items)}")
     return await net.banks[A].bank.batching.order(holder, items, mode, on_failure, name, wait)
+
+
+async def settled(net: World, ordered: Batch) -> list[str]:
+    """Wait for the end of a batch and of its transfers, of which the ids: a crash's are delivered beside the batch."""
+
+    async def finished() -> bool:
+        kept = await net.stores[A].get(Batch, ordered.batch_id)
+        assert kept is not None
+        return kept.finished_at is not None
+
+    await net.until(finished)
+    result = await net.banks[A].bank.batching.batch_for(ordered.holder_id, ordered.batch_id)
+    assert result is not None
+    ids = [r.id for r in result.results if isinstance(r, Transaction)]
+    for transaction in ids:
+        await net.settle(transaction)
+    return ids
 
 
 def states(result: BatchResult) -> list[object]:
@@ -120,13 +137,10 @@ async def test_a_crash_in_the_middle_of_a_batch_repeats_none_and_forgets_none(mo
         again = await batch(net, items, mode)
         assert again.replayed
         assert ENGINE != "memory" or states(again) == [State.ENDED] * 100
-        for result in again.results:
-            assert isinstance(result, Transaction)
-            await net.settle(result.id)  # on PostgreSQL what the crash caught committing is delivered beside the batch
+        ids = await settled(net, again.batch)
         ended = await batch(net, items, mode)
         assert states(ended) == [State.ENDED] * 100
-        ids = [r.id for r in ended.results if isinstance(r, Transaction)]
-        assert ids == [r.id for r in again.results if isinstance(r, Transaction)]
+        assert ids == [r.id for r in ended.results if isinstance(r, Transaction)]
         assert len(set(ids)) == 100
         assert await net.balance(B, b) == (100, 100)
         assert await net.check_books() == 10_000
@@ -138,11 +152,11 @@ async def test_what_waits_its_turn_in_a_batch_is_never_told_as_not_run() -> None
         a, b = await net.account(A, 100), await net.account(B)
         net.weather = gate = Gate(Prepare)
         items = [pay((A, a, -10), (B, b, 10)), pay((A, a, -20), (B, b, 20))]
-        ordering = asyncio.create_task(batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, wait=1))
+        await batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, wait=0)
         await gate.reached.wait()
-        assert states(await ordering) == [State.PREPARING, None]
+        assert states(await batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, wait=0)) == [State.PREPARING, None]
         gate.open.set()
-        done = await batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, wait=5)
+        done = await batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP)
         assert states(done) == [State.ENDED, State.ENDED]
 
 
@@ -167,7 +181,7 @@ async def test_what_a_crash_interrupted_in_a_batch_is_not_told_as_aborted_and_a_
         seen = await net.banks[A].bank.batching.batch_for(row.holder_id, row.batch_id)
         assert seen is not None
         assert seen.results == [None, None]
-        done = await batch(net, items, mode, OnFailure.STOP, wait=5)
+        done = await batch(net, items, mode, OnFailure.STOP)
         assert states(done) == [State.ENDED, State.ENDED]
         assert await net.balance(B, b) == (30, 30)
 
@@ -177,7 +191,7 @@ async def test_an_account_closed_while_a_batch_runs_stops_only_what_comes_behind
         a, b = await net.account(A, 100), await net.account(B)
         items = [pay((A, a, -100), (B, b, 100)), pay((A, a, -10), (B, b, 10)), pay((A, a, -10), (B, b, 10))]
         net.weather = gate = Gate(Commit)
-        ordering = asyncio.create_task(batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP, wait=5))
+        ordering = asyncio.create_task(batch(net, items, Mode.SEQUENTIAL, OnFailure.STOP))
         await gate.reached.wait()
         holder = await net.person(A)
         assert isinstance(await net.banks[A].bank.custody.close_account(holder.holder_id, a), Account)
@@ -226,11 +240,5 @@ async def test_a_batch_that_a_crash_interrupted_is_finished_though_nobody_asks_a
         await asyncio.gather(*ordering, return_exceptions=True)
         net.calm()
         await net.start(A)
-
-        async def finished() -> bool:
-            result = await net.banks[A].bank.batching.batch_for(ordered.holder_id, ordered.batch_id)
-            assert result is not None
-            return result.batch.finished_at is not None
-
-        await net.until(finished)
+        await settled(net, ordered)
         assert await net.balance(B, b) == (3, 3)

@@ -7,6 +7,7 @@ and started again in between.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -34,6 +35,11 @@ from tests.world import World, codes, world
 A, B, C = codes(3)
 FORCED = {Verdict.COMMIT: State.FORCED_COMMIT, Verdict.ABORT: State.FORCED_ABORT}
 SETTLED = {Verdict.COMMIT: State.COMMITTED, Verdict.ABORT: State.ABORTED}
+
+
+def banks(truth: Verdict) -> AbstractAsyncContextManager[World]:
+    """A and B; where no vote arrives, A waits but a moment for it, and else as long as it takes."""
+    return world(2, vote_deadline=0.3) if truth is Verdict.ABORT else world(2)
 
 
 async def in_doubt(net: World, truth: Verdict, signed: int) -> tuple[Transaction, str]:
@@ -94,7 +100,7 @@ async def book(net: World, name: str) -> int:
 async def test_whatever_was_forced_the_books_come_to_the_truth(
     verdict: Verdict, truth: Verdict, told: Any, crash: bool, signed: int
 ) -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with banks(truth) as net:
         ordered, theirs = await in_doubt(net, truth, signed)
         await forced(net, ordered.id, verdict)
         assert await net.balance(B, theirs) == ((100 + signed,) * 2 if verdict is Verdict.COMMIT else (100, 100))
@@ -121,7 +127,7 @@ async def test_whatever_was_forced_the_books_come_to_the_truth(
 
 
 async def test_what_was_spent_meanwhile_is_owed_to_suspense_to_the_centavo() -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with banks(Verdict.ABORT) as net:
         ordered, theirs = await in_doubt(net, Verdict.ABORT, 30)
         await forced(net, ordered.id, Verdict.COMMIT)
         assert await net.cash(B, theirs, 117, kind=EntryKind.WITHDRAWAL) is None
@@ -136,7 +142,7 @@ async def test_what_was_spent_meanwhile_is_owed_to_suspense_to_the_centavo() -> 
 
 
 async def test_a_debit_that_was_forced_away_takes_what_is_left() -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         ordered, theirs = await in_doubt(net, Verdict.COMMIT, -30)
         await forced(net, ordered.id, Verdict.ABORT)
         assert await net.cash(B, theirs, 99, kind=EntryKind.WITHDRAWAL) is None
@@ -156,7 +162,7 @@ async def test_a_debit_that_was_forced_away_takes_what_is_left() -> None:
 async def test_what_a_closed_account_cannot_be_credited_waits_in_suspense(
     verdict: Verdict, truth: Verdict, signed: int, suspense: int
 ) -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with banks(truth) as net:
         ordered, theirs = await in_doubt(net, truth, signed)
         await forced(net, ordered.id, verdict)
         posted, _ = await net.balance(B, theirs)
@@ -172,7 +178,7 @@ async def test_what_a_closed_account_cannot_be_credited_waits_in_suspense(
 
 async def test_a_guess_lets_nobody_draw_beyond_a_consent() -> None:
     """What a part in doubt has used of it is given back by the truth alone: until then it may have been debited."""
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         mine, theirs = await net.account(A), await net.account(B, 100)
         await net.consent(B, theirs, A, total=30)
         net.weather = nothing_about_outcomes
@@ -187,7 +193,7 @@ async def test_a_guess_lets_nobody_draw_beyond_a_consent() -> None:
 
 async def test_a_forced_outcome_does_not_spread_to_a_fellow_participant() -> None:
     """B and C are in doubt; A is gone. B is forced, and C, who asks B, stays in doubt."""
-    async with world(3, vote_deadline=0.3) as net:
+    async with world(3) as net:
         mine, b, c = await net.account(A, 100), await net.account(B), await net.account(C)
         net.weather = losing(Commit, "lose request")
         await net.transfer(A, (A, mine, -30), (B, b, 10), (C, c, 20), wait=5)
@@ -209,7 +215,7 @@ async def test_a_forced_outcome_does_not_spread_to_a_fellow_participant() -> Non
 
 
 async def test_fellow_banks_see_that_a_part_was_forced_and_not_why() -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         ordered, _ = await in_doubt(net, Verdict.COMMIT, 30)
         await forced(net, ordered.id, Verdict.ABORT)
         bank = net.banks[B].bank
@@ -220,7 +226,7 @@ async def test_fellow_banks_see_that_a_part_was_forced_and_not_why() -> None:
 
 
 async def test_nothing_is_forced_twice_nor_at_the_coordinator() -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         ordered, _ = await in_doubt(net, Verdict.COMMIT, 30)
         await forced(net, ordered.id, Verdict.COMMIT)
         for code in (A, B):
@@ -234,7 +240,7 @@ async def test_nothing_is_forced_twice_nor_at_the_coordinator() -> None:
 
 @pytest.mark.parametrize("late", range(4))
 async def test_an_operator_and_the_truth_at_the_same_moment_settle_it_once(late: int) -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         ordered, theirs = await in_doubt(net, Verdict.COMMIT, 30)
 
         async def force() -> Heuristic | Refusal:
@@ -255,7 +261,7 @@ async def test_an_operator_and_the_truth_at_the_same_moment_settle_it_once(late:
 
 
 async def test_a_forced_part_is_counted_until_the_truth_is_known() -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         ordered, _ = await in_doubt(net, Verdict.COMMIT, 30)
         await forced(net, ordered.id, Verdict.COMMIT)
         bank = net.banks[B].bank

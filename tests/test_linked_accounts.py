@@ -41,9 +41,7 @@ async def test_accounts_with_a_consent_to_this_bank_are_listed_with_their_balanc
     assert (await linked(banks, 1))["items"] == []
 
 
-async def test_a_bank_that_is_down_or_hangs_is_named_and_the_others_are_listed(
-    banks: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bank_that_is_down_or_hangs_is_named_and_the_others_are_listed(banks: Hall) -> None:
     there = await banks.account("120.00", 0, B)
     await banks.world.consent(B, there, A)
 
@@ -53,7 +51,6 @@ async def test_a_bank_that_is_down_or_hangs_is_named_and_the_others_are_listed(
         return "deliver"
 
     banks.world.weather = c_hangs
-    monkeypatch.setattr("distribank.bank.following.PATIENCE_S", 0.05)
     found = await linked(banks)
     assert [item["account"] for item in found["items"]] == [there]
     assert found["offline"] == [C]

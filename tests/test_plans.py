@@ -111,9 +111,8 @@ async def test_what_is_to_be_kept_must_be_on_an_account_that_can_be_drawn_on(ban
         assert said(await ask(banks, "1.00", (B, payee), keep=[{**name, "amount": "9.00"}])) == (422, code)
 
 
-async def test_no_plan_is_made_for_a_bank_that_is_away(banks: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_plan_is_made_for_a_bank_that_is_away(banks: Hall) -> None:
     own, payee = await banks.account("10.00"), await banks.account(code=B)
-    monkeypatch.setattr("distribank.bank.following.PATIENCE_S", 0.05)
 
     async def b_hangs(_sender: str, to: str, message: Message) -> str:
         if to == B and isinstance(message, ShowAccounts):

@@ -12,6 +12,7 @@ from distribank.core.protocol import Accounts, Answer, Log, Message, ShowAccount
 from distribank.core.refusals import Code, Refusal
 from distribank.simulation.loop import run
 from tests.engines import on_memory
+from tests.weather import once_voted
 from tests.world import CPFS, World, world
 
 A, B, C = "99990001", "99990002", "99990003"
@@ -49,6 +50,7 @@ async def test_a_bank_hears_nothing_of_why_a_third_one_refused_and_all_of_what_i
     async with world(3) as net:
         mine, poor, hers = await net.account(A, 100_00), await net.account(B), await net.account(C, which=1)
         await net.consent(B, poor, A)
+        net.weather = once_voted(net, C, B)
         known = (await net.transfer(A, (A, mine, -3_00), (B, poor, -2_00), (C, hers, 5_00))).transaction
         assert known.because is not None
         assert known.because.code is Code.INSUFFICIENT_FUNDS
@@ -107,7 +109,7 @@ async def test_who_insists_on_the_same_question_is_answered_each_time_and_asks_e
             if waiting == 51:
                 hung_up.cancel()
                 all_have_asked.set()
-            return await type(following).ask_all(following, questions)
+            return await type(following).ask_all(following, questions, 60.0)
 
         net.weather = slowly
         monkeypatch.setattr(following, "ask_all", ask_all)

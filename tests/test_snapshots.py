@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
-from distribank.bank import auditing
+from distribank.bank import auditing, snapshots
 from distribank.core.heuristics import Verdict
-from distribank.core.protocol import Abort, Commit, Cut, Inquire, Message, Refused, Side, Snapshot, Violation
+from distribank.core.protocol import Abort, Commit, Cut, Inquire, Message, Refused, Side, Snapshot, State, Violation
 from distribank.core.snapshot import Audit, FindingCode, examine, may_be_on
 from tests.engines import on_memory, run
 from tests.stories import INCARNATION, prepared
+from tests.weather import in_state
 from tests.world import World, world
 
 A, B, C = "99990001", "99990002", "99990003"
@@ -76,7 +77,7 @@ def test_a_part_whose_commit_has_not_arrived_is_counted_as_its_coordinator_knows
         async with world(3) as net:
             here, there, hers = await three_banks(net)
             lose(net, Commit, Inquire, to=None)
-            result = await net.transfer(A, (A, here, -3_00), (B, there, -2_00), (C, hers, 5_00), wait=0.5)
+            result = await net.transfer(A, (A, here, -3_00), (B, there, -2_00), (C, hers, 5_00))
             audit = await net.banks[C].bank.auditing.audit()
             assert audit.ok, audit.findings
             assert {(doubt.bank, doubt.side) for doubt in audit.doubts} == {(B, Side.ON), (C, Side.ON)}
@@ -96,7 +97,7 @@ def test_more_parts_in_doubt_than_one_question_names_are_asked_about_in_several(
             here, _there, hers = await three_banks(net)
             lose(net, Commit, Inquire)
             for _time in range(5):
-                await net.transfer(A, (A, here, -3_00), (C, hers, 3_00), wait=0.5)
+                await net.transfer(A, (A, here, -3_00), (C, hers, 3_00))
             audit = await net.banks[B].bank.auditing.audit()
             assert audit.ok, audit.findings
             assert [doubt.side for doubt in audit.doubts] == [Side.ON] * 5
@@ -109,7 +110,7 @@ def test_what_is_in_doubt_everywhere_is_counted_nowhere_and_named() -> None:
         async with world(3) as net:
             here, there, hers = await three_banks(net)
             lose(net, Commit, Inquire, Abort)
-            await net.transfer(A, (A, here, -3_00), (B, there, -2_00), (C, hers, 5_00), wait=0.5)
+            await net.transfer(A, (A, here, -3_00), (B, there, -2_00), (C, hers, 5_00))
             await net.crash(A)
             audit = await net.banks[C].bank.auditing.audit()
             assert codes(audit) == [(FindingCode.BANK_UNREACHABLE, A)]
@@ -133,7 +134,7 @@ def test_a_bank_that_falls_silent_before_it_is_asked_about_doubts_is_unreachable
                 return "lose request" if isinstance(message, Commit | Inquire) or asks_about_doubts else "deliver"
 
             net.weather = weather
-            await net.transfer(A, (A, here, -3_00), (B, there, 3_00), wait=0.5)
+            await net.transfer(A, (A, here, -3_00), (B, there, 3_00))
             audit = await net.banks[B].bank.auditing.audit()
             assert codes(audit) == [(FindingCode.BANK_UNREACHABLE, A)]
             assert [(doubt.bank, doubt.side) for doubt in audit.doubts] == [(B, Side.IN_DOUBT)]
@@ -142,23 +143,29 @@ def test_a_bank_that_falls_silent_before_it_is_asked_about_doubts_is_unreachable
     run(story())
 
 
-def test_what_has_its_outcome_within_a_moment_is_waited_for_and_not_listed() -> None:
+def test_what_has_its_outcome_within_a_moment_is_waited_for_and_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "WAIT_S", 30.0)
+
     async def story() -> None:
         async with world(2) as net:
             here, there = await net.account(A, 100_00), await net.account(B)
+            looking = asyncio.Event()
 
-            async def late(_sender: str, _to: str, message: Message) -> str:
-                await asyncio.sleep(0.3 if isinstance(message, Commit) else 0)
+            async def late(_sender: str, to: str, message: Message) -> str:
+                if to == B and isinstance(message, Snapshot) and message.at is not None:
+                    looking.set()
+                if isinstance(message, Commit):
+                    await looking.wait()
+                    await asyncio.sleep(0.3)
                 return "deliver"
 
             net.weather = late
-            paying = asyncio.ensure_future(net.transfer(A, (A, here, -3_00), (B, there, 3_00)))
-            await asyncio.sleep(0.1)
+            paying = (await net.transfer(A, (A, here, -3_00), (B, there, 3_00), wait=0)).transaction
+            await net.until(lambda: in_state(net, B, paying.id, State.PREPARED))
             audit = await net.banks[A].bank.auditing.audit()
             assert audit.ok
             assert audit.doubts == []
             assert customers(audit) == 100_00
-            await paying
 
     run(story())
 
@@ -194,7 +201,7 @@ def test_a_forced_part_is_named_and_a_wrong_guess_shows_until_it_is_corrected() 
         async with world(3) as net:
             here, there, hers = await three_banks(net)
             lose(net, Commit, Inquire, Abort)
-            result = await net.transfer(A, (A, here, -3_00), (B, there, -2_00), (C, hers, 5_00), wait=0.5)
+            result = await net.transfer(A, (A, here, -3_00), (B, there, -2_00), (C, hers, 5_00))
             await net.banks[B].bank.participating.force(result.transaction.id, Verdict.ABORT, "a guess")
             audit = await net.banks[A].bank.auditing.audit()
             assert (FindingCode.FORCED, B) in codes(audit)

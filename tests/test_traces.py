@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from distribank.api.answers import traces as answers
+from distribank.bank.following import PATIENCE_S
 from distribank.core.protocol import Commit, Message, ShowLog
 from distribank.core.refusals import Code, Refusal
 from tests.counter_hall import Hall, check, hall, leg, order
+from tests.engines import ENGINE
 from tests.weather import once_voted
 from tests.world import codes
 
@@ -121,9 +123,7 @@ async def test_while_in_doubt_the_participant_tells_what_is_known_without_the_co
     assert text.endswith("At the bank asked it is pending, in doubt.\n")
 
 
-async def test_a_bank_that_hangs_is_named_and_holds_up_nothing_for_longer_than_its_bound(
-    banks: Hall, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bank_that_hangs_is_named_and_holds_up_nothing_for_longer_than_its_bound(banks: Hall) -> None:
     transfer = await paid(banks)
     await settled(banks, transfer)
 
@@ -133,10 +133,11 @@ async def test_a_bank_that_hangs_is_named_and_holds_up_nothing_for_longer_than_i
         return "deliver"
 
     banks.world.weather = c_hangs
-    monkeypatch.setattr("distribank.bank.following.PATIENCE_S", 0.05)
+    begun = asyncio.get_running_loop().time()
     found = check(answers.Trace, await trace(banks, transfer, await banks.sign_in()))
     assert {bank["bank"]: bank["status"] for bank in found["banks"]} == {A: "answered", B: "answered", C: "silent"}
     assert {line["bank"] for line in found["lines"]} == {A, B}
+    assert ENGINE != "memory" or asyncio.get_running_loop().time() - begun == PATIENCE_S
 
 
 async def test_the_story_is_text_and_the_diagram_shows_every_message(banks: Hall) -> None:

@@ -401,8 +401,8 @@ async def test_anothers_batch_is_not_there(banks: Hall) -> None:
 async def test_what_is_in_doubt_is_listed_with_why_and_can_be_asked_about_again(banks: Hall) -> None:
     here, there = await banks.account("10.00"), await banks.account("0.00", 1, B)
 
-    async def answers_are_lost(sender: str, _to: str, _message: Message) -> str:
-        return "lose answer" if sender == A else "lose request"
+    async def answers_are_lost(sender: str, _to: str, message: Message) -> str:
+        return "lose answer" if sender == A and isinstance(message, Prepare) else "lose request"
 
     banks.world.weather = answers_are_lost
     await order(banks, [leg(A, here, "1.00")], [leg(B, there, "1.00")], Prefer="respond-async")

@@ -15,7 +15,7 @@ from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, T
 from distribank.core.refusals import Code, Refusal
 from distribank.ports import Queries
 from tests.engines import on_memory
-from tests.weather import Gate, in_state, losing, prepared
+from tests.weather import Gate, in_state, losing, nothing_about_outcomes, once_voted, prepared
 from tests.world import World, codes, world
 
 A, B, C, D, E = codes(5)
@@ -47,6 +47,7 @@ async def test_money_from_three_banks_reaches_a_fourth_all_or_nothing() -> None:
             (30, 30),
             (280, 280),
         ]
+        net.weather = once_voted(net, B, C)
         refused = await net.transfer(A, (A, a, -50), (B, b, -40), (C, c, -31), (D, d, 121))
         assert refused.transaction.because is not None
         assert (refused.transaction.because.code, refused.transaction.because.bank) == (Code.INSUFFICIENT_FUNDS, C)
@@ -81,7 +82,7 @@ async def test_every_participant_gets_one_prepare_and_one_commit() -> None:
 
 
 async def test_a_holder_hears_who_has_acknowledged_although_one_bank_has_not() -> None:
-    async with world(3) as net:
+    async with world(3, acknowledgement_wait=5) as net:
         a, b, c = [await net.account(code, 100) for code in (A, B, C)]
         open_again = asyncio.Event()
 
@@ -145,6 +146,7 @@ async def test_after_a_restart_the_clock_is_above_every_stamp_in_the_store() -> 
         a, b = await net.account(A, 100), await net.account(B)
         net.banks[A].bank.rhythm.hear(net.banks[A].bank.clock_now() + (30_000 << 16))
         done = (await net.transfer(A, (A, a, -10), (B, b, 10))).transaction
+        await net.settle(done.id)
         await net.stores[B].flushed()
         await net.crash(B)
         await net.start(B)
@@ -153,7 +155,7 @@ async def test_after_a_restart_the_clock_is_above_every_stamp_in_the_store() -> 
 
 
 async def test_a_commit_is_never_stamped_past_its_vote_by() -> None:
-    async with world(2, vote_deadline=0.3) as net:
+    async with world(2) as net:
         a, b = await net.account(A, 100), await net.account(B)
         net.weather = gate = Gate(Prepare)
         ordering = asyncio.create_task(net.transfer(A, (A, a, -10), (B, b, 10)))
@@ -194,7 +196,7 @@ async def test_a_refusal_is_remembered_under_its_key() -> None:
 
 
 async def test_a_key_whose_first_request_runs_is_in_progress_and_after_a_202_tells_the_present_state() -> None:
-    async with world(2, vote_deadline=5) as net:
+    async with world(2, vote_deadline=60) as net:
         a, b = await net.account(A, 100), await net.account(B)
         net.weather = gate = Gate(Prepare)
         ordering = asyncio.create_task(net.transfer(A, (A, a, -10), (B, b, 10), key="k"))
@@ -212,7 +214,7 @@ async def test_a_key_whose_first_request_runs_is_in_progress_and_after_a_202_tel
 
 
 async def test_what_a_202_promised_is_found_after_a_crash_and_what_was_not_answered_runs_anew() -> None:
-    async with world(2, vote_deadline=5) as net:
+    async with world(2, vote_deadline=60) as net:
         a, b = await net.account(A, 100), await net.account(B)
         net.weather = losing(Prepare, "lose request")
         promised = await net.transfer(A, (A, a, -10), (B, b, 10), key="promised", wait=0)
@@ -237,7 +239,7 @@ async def test_what_a_202_promised_is_found_after_a_crash_and_what_was_not_answe
 
 
 async def test_a_transfer_whose_outcome_recovery_brings_is_counted_like_any_other() -> None:
-    async with world(2, vote_deadline=5) as net:
+    async with world(2, vote_deadline=60) as net:
         a, b = await net.account(A, 100), await net.account(B)
         net.weather = losing(Prepare, "lose request")
         await net.transfer(A, (A, a, -10), (B, b, 10), wait=0)
@@ -252,7 +254,7 @@ async def test_a_transfer_whose_outcome_recovery_brings_is_counted_like_any_othe
 
 
 async def test_a_coordinator_that_dies_before_deciding_has_aborted() -> None:
-    async with world(3, vote_deadline=5) as net:
+    async with world(3, vote_deadline=60) as net:
         a, b, c = [await net.account(code, 100) for code in (A, B, C)]
         await net.consent(B, b, A)
 
@@ -290,7 +292,7 @@ async def test_a_participant_that_dies_after_its_vote_keeps_the_hold_and_learns_
     async with world(2) as net:
         a, b = await net.account(A, 100), await net.account(B, 100)
         await net.consent(B, b, A)
-        net.weather = losing(Commit, "lose request")
+        net.weather = nothing_about_outcomes
         done = (await net.transfer(A, (B, b, -30), (A, a, 30))).transaction
         assert done.state is State.COMMITTING
         await net.crash(B)
@@ -318,7 +320,7 @@ async def test_a_fellow_participant_that_knows_the_outcome_ends_the_doubt_while_
 
 
 async def test_a_fellow_participant_that_never_voted_promises_not_to_and_that_is_an_abort() -> None:
-    async with world(3, vote_deadline=0.3) as net:
+    async with world(3) as net:
         a, b, c = [await net.account(code, 100) for code in (A, B, C)]
         await net.consent(B, b, A)
 

@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
-from distribank.bank import Bank, KeyName, TransferResult
+from distribank.bank import Bank, KeyName, TransferResult, coordinating
 from distribank.breakages import StoreBreakage, Unreachable
 from distribank.core.holders import Holder
 from distribank.core.ledger import Account, AccountType, EntryKind
@@ -33,6 +34,9 @@ from tests.engines import ENGINE, Databases, in_memory
 
 Weather = Callable[[str, str, Message], Awaitable[str]]
 """What happens to one message from one bank to another: "deliver", "lose request", "lose answer"; it may wait first."""
+
+PATIENCE = 5 if ENGINE == "memory" else 30
+"""Seconds that whoever orders a transfer waits for its end, unless a test says otherwise."""
 
 CPFS = ["52998224725", "11144477735", "12345678909", "39053344705", "98765432100", "22233366638"]
 
@@ -101,7 +105,7 @@ class Wire:
             try:
                 return await self._once(bank, message)
             except Unreachable:
-                if until is None or loop.time() >= until:
+                if until is None or loop.time() >= until or self._world.banks[self.name].wire is not self:
                     raise
                 await asyncio.sleep(0.01)  # the back-off that ports.Peers promises
 
@@ -138,6 +142,7 @@ class World:
     """The network. ``transfer`` and the other verbs act as the holder of the first account at each bank."""
 
     vote_deadline: float = 0.3 if ENGINE == "memory" else 5.0  # on PostgreSQL time is real
+    acknowledgement_wait: float = coordinating.ACKNOWLEDGEMENT_WAIT if ENGINE == "memory" else 30.0
     position_cap: int | None = None
     make_store: Callable[[str, Callable[[float, int], None]], MemoryStore] = in_memory
     databases: Databases | None = field(default_factory=lambda: Databases() if ENGINE == "postgres" else None)
@@ -183,16 +188,17 @@ class World:
         wire = Wire(self, name)
         self.starts += 1
         chance = random.Random(f"{name} {self.starts}")  # noqa: S311 - repeatable, not secret
-        bank = Bank(
-            code,
-            f"Bank {code}",
-            store,
-            wire,
-            self.clock,
-            chance,
-            vote_deadline=self.vote_deadline,
-            position_cap=self.position_cap,
-        )
+        with patch.object(coordinating, "ACKNOWLEDGEMENT_WAIT", self.acknowledgement_wait):
+            bank = Bank(
+                code,
+                f"Bank {code}",
+                store,
+                wire,
+                self.clock,
+                chance,
+                vote_deadline=self.vote_deadline,
+                position_cap=self.position_cap,
+            )
         recovery = Recovery(bank)
         stop, up = asyncio.Event(), asyncio.Event()
         running = Running(bank, recovery, stop, self.group.create_task(_serve(bank, recovery, stop, up)), wire)
@@ -282,7 +288,7 @@ class World:
         return made.consent_id
 
     async def transfer(
-        self, at: str, *legs: tuple[str, str, int], which: int = 0, key: str | None = None, wait: float = 5
+        self, at: str, *legs: tuple[str, str, int], which: int = 0, key: str | None = None, wait: float = PATIENCE
     ) -> TransferResult:
         """Order a transfer; a leg is (bank, account, centavos), negative for a debit."""
         holder = await self.person(at, which)
