@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,11 +11,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from distribank.network import processes
 from distribank.simulation.loop import SimulatedLoop
 from tests.engines import ENGINE
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a port that is free is not free any more once another worker's bank has it
+    place, count = (
+        int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")),
+        int(os.environ["PYTEST_XDIST_WORKER_COUNT"]),
+    )
+    every = len(processes._FREE_PORTS) // count
+    processes._FREE_PORTS = processes._FREE_PORTS[place * every : (place + 1) * every]  # type: ignore[misc]
 
 IN_VIRTUAL_TIME = {
     "tests.hostile.test_bad_bodies",
@@ -30,10 +40,14 @@ IN_VIRTUAL_TIME = {
     "tests.test_heuristics",
     "tests.test_languages",
     "tests.test_linked_accounts",
+    "tests.test_metrics",
     "tests.test_pitfalls",
     "tests.test_plans",
     "tests.test_problems",
+    "tests.test_restoration_routes",
+    "tests.test_resupply",
     "tests.test_showing",
+    "tests.test_sign_in",
     "tests.test_snapshots",
     "tests.test_strict_bodies",
     "tests.test_suspense_routes",
@@ -42,6 +56,7 @@ IN_VIRTUAL_TIME = {
     "tests.test_traces",
     "tests.test_transfer_routes",
     "tests.test_transfers",
+    "tests.test_two_processes",
 }
 
 

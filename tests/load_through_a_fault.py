@@ -138,7 +138,7 @@ def faults() -> dict[str, tuple[Act, Act]]:
 async def measure(seconds: float, directory: Path, back_within: float = BACK_WITHIN_S) -> tuple[list[Measured], Load]:
     """Each fault in turn, under one load; then everything has to be as it should."""
     measured = []
-    async with network_of(directory, 5) as banks:
+    async with network_of(directory, 5, env={"DISTRIBANK_VOTE_DEADLINE": "2"}) as banks:
         load = Load(await People(banks).settle_in(1_000_000))
         victim = banks[4]
         async with asyncio.TaskGroup() as group:

@@ -34,6 +34,8 @@ PASSWORD = "correct horse battery staple"
 SLOW_MACHINE_S = 120.0
 """No bank takes so long to start, nor a network to come to rest, on however busy a machine."""
 CHEAP = {"DISTRIBANK_PASSWORD_PROFILE": "cheap-for-tests"}
+UNHURRIED = {"DISTRIBANK_VOTE_DEADLINE": "10"}
+"""Votes get the time that they need, so that no transfer is refused because the machine is busy."""
 
 Program = Callable[[LocalBank], list[str]]
 Begin = Callable[[list[str], IO[bytes], Mapping[str, str], int], Process]
@@ -144,15 +146,18 @@ async def network_of(
     start: Begin | None = None,
     urls: Sequence[str] = (),
 ) -> AsyncIterator[list[RealBank]]:
-    """*banks* bank processes, ready, in *directory*. *env* adds to their environment; *program* replaces
-    ``python -m distribank serve`` for a bank (``--env-file FILE`` is appended to it), *start* how it becomes a process.
-    *urls* are their databases, if not those that ``network init`` names.
+    """*banks* bank processes, ready, in *directory*. *env* adds to their environment, in which votes have ten seconds.
+
+    *program* replaces ``python -m distribank serve`` for a bank (``--env-file FILE`` is appended to it), *start* how it
+    becomes a process. *urls* are their databases, if not those that ``network init`` names.
     """
     made = init(directory, banks, free_base_port(banks))
     for bank, url in zip(made, urls, strict=False):
         settings = bank.env_file.read_text().replace("sqlite:///bank.db", url)
         bank.env_file.write_text(settings)
-    network = [RealBank(bank, {**CHEAP, **(env or {})}, program(bank) if program else [], start) for bank in made]
+    network = [
+        RealBank(bank, {**CHEAP, **UNHURRIED, **(env or {})}, program(bank) if program else [], start) for bank in made
+    ]
     async with AsyncExitStack() as stack:
         for bank in network:
             await stack.enter_async_context(bank.client)
@@ -189,7 +194,7 @@ def command(*arguments: str, out: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-async def until(holds: Callable[[], Awaitable[bool]], what: str, within: float = 15.0) -> float:
+async def until(holds: Callable[[], Awaitable[bool]], what: str, within: float = SLOW_MACHINE_S) -> float:
     """Ask again every few milliseconds until *holds* says yes; seconds taken. Fails, naming *what*, past *within*."""
     begun = time.monotonic()
     while not await holds():

@@ -21,7 +21,7 @@ from distribank.benchmarks.subjects import Network
 from distribank.breakages import Misconfigured
 from distribank.core.documents import parse_cpf
 from distribank.network.client import client_of
-from tests.processes import CHEAP, SLOW_MACHINE_S
+from tests.processes import CHEAP, SLOW_MACHINE_S, UNHURRIED
 
 MOST_ELSEWHERE = 0.5
 """Cores that others may take."""
@@ -288,7 +288,7 @@ def test_a_run_whose_money_is_wrong_has_no_figure_and_fails(
     tmp_path: Path, cheap: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = (Run("two banks, 64 clients", "forger", ONE_WAY, 8),)
-    case = Case("forged", "", lambda _scale: [Forger("forger", 2, accounts=300)], runs)
+    case = Case("forged", "", lambda _scale: [Forger("forger", 2, accounts=300, env=UNHURRIED)], runs)
     order = bench.Order(
         seconds=0.5, repeats=1, data_dir=tmp_path / "data", json_file=tmp_path / "bench.json", quick=True
     )
@@ -314,6 +314,8 @@ class Forgetful(Network):
 
 @pytest.mark.timeout(300)
 def test_a_transfer_that_only_a_client_knows_of_is_wrong_money(tmp_path: Path, cheap: None) -> None:
-    case = Case("lost", "", lambda _: [Forgetful("lost", 2, accounts=300)], (Run("lost", "lost", ONE_WAY, 8),))
+    case = Case(
+        "lost", "", lambda _: [Forgetful("lost", 2, accounts=300, env=UNHURRIED)], (Run("lost", "lost", ONE_WAY, 8),)
+    )
 
     assert bench.run(bench.Order(seconds=0.5, repeats=1, data_dir=tmp_path / "data", quick=True), [case]) == 1

@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import re
-import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -674,10 +673,14 @@ async def test_a_batch_runs_once_and_answers_in_the_order_given(examiner: Examin
 async def test_anyone_may_ask_whether_a_bank_is_well_and_whom_it_sees(examiner: Examiner) -> None:
     for path in ("/livez", "/healthz", "/readyz"):
         assert (await examiner.ask("GET", path)).json()["bank"] == A
-    network = (await examiner.ask("GET", "/v1/network")).json()
+
+    async def every_other_is_online() -> bool:
+        peers = (await examiner.ask("GET", "/v1/network")).json()["peers"]
+        return [(peer["bank"], peer["status"]) for peer in peers] == [(bank, "online") for bank in (B, C, D)]
+
+    await until(every_other_is_online, "it sees every other bank")
     metrics = await examiner.ask("GET", "/metrics", who="what the scraper was given")
 
-    assert [(peer["bank"], peer["status"]) for peer in network["peers"]] == [(bank, "online") for bank in (B, C, D)]
     assert metrics.headers["content-type"].startswith("text/plain")
 
 
@@ -707,9 +710,7 @@ async def test_a_frozen_bank_leaves_a_transfer_pending_then_refused_and_is_used_
         await until(refused, "the vote's deadline has passed")
         again = await examiner.transfer(maria[A], *order, key=key)
         await until(away, "the bank counts as offline")
-        begun = time.monotonic()
         known = await examiner.transfer(maria[A], *order)
-        took = time.monotonic() - begun
         unaffected = await examiner.transfer(maria[A], [(A, a, "1.00")], [(B, b, "1.00")])
     finally:
         examiner.banks[D].thaw()
@@ -720,7 +721,7 @@ async def test_a_frozen_bank_leaves_a_transfer_pending_then_refused_and_is_used_
     assert said(again) == said(known) == (503, "bank_unreachable")
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json()["transfer_id"] == waiting.json()["transfer_id"]
-    assert took < 0.5, "a bank that is known to be away is not waited for"
+    assert "is offline; nothing moved" in known.json()["detail"], "a bank that is known to be away is not waited for"
     assert unaffected.status_code == 201
 
     async def used_again() -> bool:

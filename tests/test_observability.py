@@ -115,7 +115,7 @@ async def test_prometheus_scrapes_a_running_network_and_answers_everything_that_
         said = await banks[0].client.call("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
         assert promtool("check", "metrics", given=said.expect(200)) == ""
         with prometheus_over(banks, tmp_path / "prometheus") as url:
-            async with httpx.AsyncClient(base_url=url, trust_env=False) as prometheus:
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=SLOW_MACHINE_S) as prometheus:
 
                 async def counted(question: str, value: float) -> bool:
                     return list((await answer(prometheus, question)).values()) == [value]

@@ -662,7 +662,7 @@ async def test_an_answer_beyond_all_bounds_is_no_answer() -> None:
                 await writer.drain()
 
     async with asking(never_end) as peers:
-        failure = await unanswered(peers.ask(B, a_commit(), until=now() + 1))
+        failure = await unanswered(peers.ask(B, a_commit(), until=now() + 5))
         view = peers.view(B)
         assert view is not None
         assert "beyond all bounds" in (view.last_error or "")

@@ -77,7 +77,8 @@ async def test_sigterm_ends_it_with_status_0() -> None:
             await bank.client.get("/livez")
 
 
-async def test_a_stream_does_not_hold_up_the_end() -> None:
+async def test_a_stream_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "DRAIN", 60.0)
     async with served() as bank:
         number, who = await bank.hall.account("1.00"), await bank.hall.sign_in()
         async with bank.client.stream("GET", f"/v1/accounts/{number}/events", headers=who) as stream:
@@ -85,7 +86,7 @@ async def test_a_stream_does_not_hold_up_the_end() -> None:
             while not (await anext(lines)).startswith("event: balance"):
                 pass
             ended = asyncio.create_task(bank.stop())
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(30):
                 async for _ in lines:
                     pass
                 assert await ended == 0
@@ -247,7 +248,7 @@ async def test_bytes_that_trickle_in_do_not_buy_time(monkeypatch: pytest.MonkeyP
             if not writer.is_closing():
                 writer.write(b"x: y\r\n")
 
-        assert loop.time() - began < 2
+        assert loop.time() - began < 30  # they would buy it for ever
         writer.close()
 
 

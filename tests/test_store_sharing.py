@@ -36,7 +36,7 @@ from tests.stores import (
     transaction_id,
 )
 
-LEASE_S = 0.6
+LEASE_S = 2.0
 ACCOUNT = f"account:{number(1)}"
 KEY = KeyName("h1", "/v1/transfers", "key-1", "f" * 64).lock
 

@@ -12,6 +12,7 @@ import pytest
 
 from distribank.breakages import Misconfigured
 from distribank.network.layout import LocalBank
+from distribank.network.processes import free_base_port
 from distribank.torture.checker import check
 from distribank.torture.history import read
 from distribank.torture.running import Order, run
@@ -32,7 +33,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_short_run_finds_nothing_wrong(tmp_path: Path, only: list[str]) -> None:
     """With *SEED*, a fault of packets is among the first, where they can be dropped."""
     data = tmp_path / "torture"
-    order = ["torture", "--minutes", "0.15", "--banks", "3", "--seed", SEED, "--data-dir", str(data), "--json", *only]
+    order = ["torture", "--minutes", "0.15", "--banks", "3", "--seed", SEED, "--data-dir", str(data), "--json"]
+    order += ["--base-port", str(free_base_port(6)), *only]
     # a process of its own, for it may leave this machine's network for good
     told = subprocess.run([sys.executable, "-m", "distribank", *order], capture_output=True, text=True)
 

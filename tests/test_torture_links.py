@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from distribank.network.layout import HOST
 from distribank.network.processes import free_base_port
 from distribank.torture import links as rooms
 from distribank.torture.links import BROKEN, SILENT, Links, Weather
-from tests.processes import until
+from tests.processes import SLOW_MACHINE_S, until
 
 A, B = "99990001", "99990002"
 
@@ -66,7 +67,7 @@ async def send(url: str, sender: str, body: bytes, *, within: float = 0.3) -> by
 async def test_what_nothing_befalls_passes_as_it_is() -> None:
     async with network() as (links, banks, urls):
         body = bytes(range(256)) * 400
-        assert await send(urls[B], A, body, within=5) == body
+        assert await send(urls[B], A, body, within=SLOW_MACHINE_S) == body
         assert banks[B].got == [body]
         assert links.met == {"requests": 1}
 
@@ -78,17 +79,22 @@ async def test_a_direction_is_cut_while_the_other_one_works(weather: Weather) ->
         links.worsen([(A, B)], weather)
         assert await send(urls[B], A, b"from A") is None
         assert await send(urls[A], B, b"from B") is None
-        assert (banks[B].got, banks[A].got) == ([], [b"from B"])
+
+        async def arrived() -> bool:
+            return banks[A].got == [b"from B"]
+
+        await until(arrived, "what B asks has arrived")
+        assert banks[B].got == []
 
         links.mend([(A, B)], weather)
-        assert await send(urls[B], A, b"from A", within=5) == b"from A"
+        assert await send(urls[B], A, b"from A", within=SLOW_MACHINE_S) == b"from A"
 
 
 async def test_a_request_is_repeated_on_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "REPEAT_SECONDS", (0.0, 0.1))
     async with network() as (links, banks, urls):
         links.worsen([(A, B)], Weather(repeated=1.0))
-        assert await send(urls[B], A, b"once", within=5) == b"once"
+        assert await send(urls[B], A, b"once", within=SLOW_MACHINE_S) == b"once"
 
         async def twice() -> bool:
             return banks[B].got == [b"once", b"once"]
@@ -97,22 +103,35 @@ async def test_a_request_is_repeated_on_a_connection_of_its_own(monkeypatch: pyt
 
 
 async def test_a_late_request_arrives_behind_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "LATE_SECONDS", (0.5, 0.6))
+    kept, go_on = asyncio.Event(), asyncio.Event()
+
+    async def behind_the_second(self: Links, *told: Any) -> None:
+        kept.set()
+        await go_on.wait()
+        await deliver(self, *told)
+
+    deliver = Links._deliver_again
+    monkeypatch.setattr(Links, "_deliver_again", behind_the_second)
+    monkeypatch.setattr(rooms, "LATE_SECONDS", (0.0, 0.1))
     async with network() as (links, banks, urls):
         late = Weather(late=1.0)
         links.worsen([(A, B)], late)
-        assert await send(urls[B], A, b"first", within=0.2) is None
+        first = asyncio.create_task(send(urls[B], A, b"first", within=SLOW_MACHINE_S))
+        await kept.wait()
         links.mend([(A, B)], late)
-        assert await send(urls[B], A, b"second", within=5) == b"second"
+        assert await send(urls[B], A, b"second", within=SLOW_MACHINE_S) == b"second"
+        go_on.set()
 
         async def both() -> bool:
             return banks[B].got == [b"second", b"first"]
 
         await until(both, "the first one has arrived, too")
+        assert not first.done(), "what is late is answered to nobody"
+        first.cancel()
 
 
 async def test_a_bank_that_is_gone_is_no_end_of_its_proxy() -> None:
     async with network() as (links, _banks, urls):
         links._places = {A: links._places[A], B: (links._places[B][0], (HOST, 1))}
         assert await send(urls[B], A, b"nobody there") is None
-        assert await send(urls[A], B, b"here", within=5) == b"here"
+        assert await send(urls[A], B, b"here", within=SLOW_MACHINE_S) == b"here"

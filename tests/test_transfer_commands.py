@@ -50,7 +50,7 @@ async def test_a_transfer_is_ordered_followed_and_found_again_when_its_coordinat
         *phases, last = told.stdout.splitlines()
         assert [
             word
-            for phase in phases
+            for phase in sorted(phases, key=lambda line: line.split()[0])
             for word in ("began", "prepared", "decided commit", "heard of", "ended")
             if word in phase
         ] == ["began", "prepared", "decided commit", "heard of", "ended"]
