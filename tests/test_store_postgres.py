@@ -20,7 +20,7 @@ from distribank.core.restoration import Restoration
 from distribank.ports import Unit
 from distribank.store import postgres_backup, postgres_opening, put, sharing
 from distribank.store import postgres_words as words
-from distribank.store.postgres import PostgresStore
+from distribank.store.postgres import READERS, PostgresStore
 from tests.postgres_server import Server, shared_server
 from tests.stores import (
     STAMP,
@@ -187,6 +187,138 @@ async def test_an_idle_replica_stays_alive_and_a_silent_one_is_buried_after_its_
     await put(two[1], [record(transaction_id(1), 1)])  # whoever went on saying so is alive
 
 
+async def test_a_replica_that_reads_at_length_says_that_it_is_alive(
+    two: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LEASE_S", 2.0)
+    monkeypatch.setattr(sharing, "BEAT_S", 0.25)
+    await put(two[0], [transaction(1)])
+    reading = [asyncio.ensure_future(two[0]._reading(sleep_there)) for _ in range(READERS)]
+    for _ in range(8):
+        assert await two[1].claim(9) == []
+        await asyncio.sleep(0.5)
+    assert not any(each.done() for each in reading)
+    await asyncio.gather(*reading)
+
+
+async def sleep_there(connection: Any) -> None:
+    await connection.execute("SELECT pg_sleep(6)")
+
+
+async def test_a_database_at_which_every_commit_waits_for_long_costs_no_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its standby is started again: nobody can say that it is alive, and nobody is dead."""
+    monkeypatch.setattr(sharing, "LEASE_S", 1.0)
+    monkeypatch.setattr(sharing, "BEAT_S", 0.25)
+    server = Server().make().start()
+    place = OnPostgres(tmp_path)
+    try:
+        place.url = server.url()
+        two = [await place.opened(), await place.opened()]
+        await put(two[0], [transaction(1)])
+        looking = asyncio.ensure_future(look_on(two))
+        await asyncio.sleep(2)
+        await standby_is(server, "nobody")
+        await asyncio.sleep(3)
+        await standby_is(server, "")
+        await asyncio.sleep(3)
+        looking.cancel()
+        assert place.broken == []
+        await put(two[1], [transaction(2)])
+        for store in two:
+            await store.close()
+    finally:
+        server.stop()
+
+
+async def look_on(stores: list[PostgresStore]) -> None:
+    """As their recovery does, whether or not the look before has ended."""
+    async with asyncio.TaskGroup() as group:
+        while True:
+            for store in stores:
+                group.create_task(store.claim(9))
+            await asyncio.sleep(0.25)
+
+
+async def standby_is(server: Server, name: str) -> None:
+    """Every COMMIT waits from now on until the standby of that name has it."""
+    await server.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    await server.execute("SELECT pg_reload_conf()")
+
+
+# Which server this is ---------------------------------------------------------------------------------------------
+
+
+async def test_a_primary_that_was_replaced_is_not_read_from_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.5)
+    primary = Server().make().start()
+    standby = Server().follow(primary, "standby").start()
+    place = OnPostgres(tmp_path)
+    try:
+        await standby_is(primary, "standby")
+        place.url = primary.url("postgres", standby)
+        store = await place.opened()
+        await put(store, [account(1)])
+        primary.kill()
+        standby.promote()
+        monkeypatch.setattr(sharing, "AWAY_S", 60.0)
+        await put(store, [account(2)])
+        monkeypatch.setattr(sharing, "AWAY_S", 0.5)
+        await standby_is(primary.start(), "")
+        await standby.execute(f"SELECT pg_terminate_backend({store._writer.get_server_pid()})")
+        await store._readers.expire_connections()
+        with pytest.raises(StoreAway):
+            await store.get(Account, number(2))
+        with pytest.raises(StoreAway):
+            await put(store, [account(3)])
+        primary.stop()
+        monkeypatch.setattr(sharing, "AWAY_S", 60.0)
+        assert await store.get(Account, number(2)) == account(2)
+        await put(store, [account(3)])
+        await store.close()
+    finally:
+        standby.stop()
+        primary.stop()
+
+
+async def test_a_server_that_comes_to_flush_no_more_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.5)
+    server = Server().make().start()
+    place = OnPostgres(tmp_path)
+    try:
+        place.url = server.url()
+        store = await place.opened()
+        await put(store, [account(1)])
+        await server.execute("ALTER ROLE postgres SET synchronous_commit = off")
+        await server.execute(f"SELECT pg_terminate_backend({store._writer.get_server_pid()})")
+        with pytest.raises(StoreAway):
+            await put(store, [account(2)])
+        assert "synchronous_commit = off: set it to on" in caplog.text
+        await server.execute("ALTER ROLE postgres RESET synchronous_commit")
+        await put(store, [account(2)])
+        await store.close()
+    finally:
+        server.stop()
+
+
+async def test_a_bank_whose_connections_lose_their_time_outs_on_the_way_does_not_start(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_time_outs(url: str) -> dict[str, Any]:
+        settings = settings_of(url)
+        return {**settings, "server_settings": {"application_name": "a pooler's"}}
+
+    settings_of = postgres_opening.settings_of
+    monkeypatch.setattr(postgres_opening, "settings_of", without_time_outs)
+    with pytest.raises(StoreUnusable, match="drops the settings of a connection"):
+        await place.opened()
+
+
 # A connection that is lost ----------------------------------------------------------------------------------------
 
 
@@ -256,8 +388,6 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
         assert not store.within_reach
         monkeypatch.undo()
         server.start()
-        store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
-        monkeypatch.setattr(sharing, "BEAT_S", 60.0)  # how often it claims what it drives itself
         assert [row.id for row in await store.claim(10)] == [transaction_id(1)]  # all that it drives, once
         assert await store.claim(10) == []
         await put(store, [transaction(2)])

@@ -34,6 +34,7 @@ from tests.stores import (
     number,
     transaction,
     transaction_id,
+    turn,
 )
 
 LEASE_S = 2.0
@@ -234,7 +235,7 @@ async def test_a_replica_that_was_thought_dead_writes_nothing_more_and_stops(ban
     await put(one, [transaction(1), account(1)])
     await fall_silent(one)
     other = await bank.replica()
-    assert await other.claim(9) == []  # its lease has not run out
+    assert await other.claim(9) == []  # it has not been silent for long
     await asyncio.sleep(LEASE_S * 1.5)
     assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
     wake_up(one)
@@ -252,6 +253,7 @@ async def test_a_replica_that_was_out_of_reach_itself_buries_nobody_yet(simulate
         simulated.replicas.remove(one)
         await fall_silent(one)
         other._steady_since = asyncio.get_running_loop().time() + LEASE_S  # as its beat notes that nobody answers it
+        assert await other.claim(9) == []
         await asyncio.sleep(LEASE_S * 1.5)
         assert await other.claim(9) == []
         await asyncio.sleep(LEASE_S)
@@ -298,31 +300,47 @@ async def test_a_decision_whose_commit_is_not_heard_of_is_run_again_and_done_onc
     assert (await store.recount()).customers == 2
 
 
-async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(simulated: Bank) -> None:
+async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For however long it stays away: behind that, all that may have been done is found."""
     store = await simulated.replica()
     await put(store, [transaction(1)])
     store.server.manners.fate = lambda: "unheard of"
-    sharing_away, sharing.AWAY_S = sharing.AWAY_S, 0.1  # type: ignore[misc]
-    try:
+    with monkeypatch.context() as moment:
+        moment.setattr(sharing, "AWAY_S", 0.1)
         with pytest.raises(StoreAway):
             await put(store, [transaction(2)])
-    finally:
-        sharing.AWAY_S = sharing_away  # type: ignore[misc]
+    monkeypatch.setattr(sharing, "LEASE_S", 0.1)
+    await asyncio.sleep(0.5)
     store.server.manners.fate = lambda: ""
     assert await store.get(Transaction, transaction_id(2)) == transaction(2)
     everything = [transaction_id(1), transaction_id(2)]
     assert [row.id for row in await store.claim(9)] == everything  # whatever it drives
     assert await store.claim(9) == []
-    store._asked[Transaction] -= sharing.BEAT_S
-    assert [row.id for row in await store.claim(9)] == everything  # a COMMIT may land late
-    store._asked[Transaction] -= sharing.BEAT_S
-    store._unheard[Transaction] -= sharing.LEASE_S
-    assert await store.claim(9) == []
+
+
+async def test_a_commit_that_lands_late_is_waited_for_before_what_it_may_have_left_is_asked_for(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await simulated.replica()
+    manners = store.server.manners
+    monkeypatch.setattr(manners, "commit", lambda: 1.0)
+    monkeypatch.setattr(manners, "keep", lambda: True)
+    monkeypatch.setattr(sharing, "AWAY_S", 0.0)
+    putting = asyncio.ensure_future(put(store, [transaction(1)]))
+    await turn(50)
+    assert store.is_flushing
+    store.cut_off(0.2)
+    with pytest.raises(StoreAway):
+        await putting
+    await asyncio.sleep(0.3)
+    assert store.disk.rows[Transaction] == {}
+    assert [row.id for row in await store.claim(9)] == [transaction_id(1)]
 
 
 async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of(simulated: Bank) -> None:
     store = await simulated.replica()
-    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
     landed: list[Any] = []
     store.server.manners.landing = landed.append
     store.server.manners.statement = lambda: (
@@ -339,12 +357,12 @@ async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unhea
     await begun.wait()
     claimed: list[Any] = []
     while not told:
-        store._asked[Transaction] -= sharing.BEAT_S
+        store._unheard[Transaction] = 1
         claimed += await store.claim(9)
         await asyncio.sleep(0)
     await writing
     assert claimed == []
-    store._asked[Transaction] -= sharing.BEAT_S
+    store._unheard[Transaction] = 1
     assert [row.id for row in await store.claim(9)] == [transaction_id(1)]
 
 

@@ -47,8 +47,57 @@ def settings_of(url: str) -> dict[str, Any]:
             "lock_timeout": str(LOCK_WAIT_MS),
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
             "default_transaction_isolation": "read committed",
+            "statement_timeout": "0",  # whatever this user has been given: a COMMIT is not to be cut short
         },
     }
+
+
+class Untrusted(ConnectionError):
+    """What this server commits can be lost, or what it shows is out of date: it counts as out of reach."""
+
+
+class Server:
+    """Where a database is, and how far it had come: no connection to it is used before it has been checked."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._timeline = 0
+
+    async def connect(self) -> Any:
+        """A connection that can be relied on. Raises ``Untrusted``, and what ``asyncpg.connect`` raises."""
+        connection = await asyncpg.connect(**settings_of(self._url))
+        try:
+            await self.check(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def check(self, connection: Any) -> None:
+        """``Untrusted`` where the settings have changed, or where another server has been promoted since."""
+        try:
+            await check_server(connection)
+        except StoreUnusable as why:
+            raise Untrusted(str(why)) from why
+        if "0" in tuple(await connection.fetchrow(words.TIME_OUTS)):
+            raise Untrusted(
+                "the server does not hear which time-outs this bank asks for: something in between drops the settings "
+                "of a connection. Connect to the server itself, or have them passed on"
+            )
+        timeline = await _timeline_of(connection)
+        if timeline < self._timeline:
+            raise Untrusted(
+                "this server had been replaced: another one was promoted and written to. Stop it, or let it follow"
+            )
+        self._timeline = timeline
+
+
+async def _timeline_of(connection: Any) -> int:
+    """Which promotion this server's history begins with; 0 at a server that does not tell."""
+    try:
+        return int((await connection.fetchval(words.TIMELINE))[:8], 16)
+    except (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError):
+        return 0
 
 
 async def prepare(connection: Any, url: str, bank: str, marker: Path, now_ms: int, chance: Chance) -> None:

@@ -27,7 +27,7 @@ import logging
 from abc import ABC, abstractmethod
 from asyncio import Future
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from random import SystemRandom
@@ -219,10 +219,10 @@ class SharedStore(ABC):
         self._queue: deque[Wanted] = deque()
         self._something = asyncio.Event()
         self._broken: DurabilityLost | None = None
-        self._unheard = dict.fromkeys((Transaction, Batch), 0.0)
-        """Until when this replica may come to drive something without having heard of it."""
-        self._asked = dict.fromkeys((Transaction, Batch), -BEAT_S)
-        """When it has last asked for all that it drives."""
+        self._unheard = dict.fromkeys((Transaction, Batch), 0)
+        """How often something may have been committed unheard of that this replica drives, since it last asked."""
+        self._leases_seen: dict[str, tuple[Any, float]] = {}
+        """The others' leases as they were last seen, and since when each of them has been the same."""
         self._writing: Together | None = None
         self._closing = False
         loop = asyncio.get_running_loop()
@@ -273,11 +273,26 @@ class SharedStore(ABC):
         """A connection that decides nothing."""
 
     @abstractmethod
-    async def _take(self, connection: Any, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
-        """Make this replica the driver of what no living one drives, in one transaction, and read it.
+    async def _leases(self, connection: Any) -> Mapping[str, Any]:
+        """Every other replica that is not buried, and its lease: something that changes whenever it is lengthened."""
 
-        Others whose lease has run out are buried first where *bury* says so. With *own*, what it drives comes, too.
+    @abstractmethod
+    async def _bury(self, connection: Any, silent: Mapping[str, Any]) -> None:
+        """Bury those of *silent* whose lease is still the same, in one transaction that begins with ``_say_alive``.
+
+        One whose write is about to be committed is alive. Behind this, no earlier write of this replica may yet land.
         """
+
+    @abstractmethod
+    async def _take(self, connection: Any, kind: type[R], limit: int, *, own: bool) -> list[R]:
+        """Make this replica the driver of what belongs to buried ones or to none, in one transaction, and read it.
+
+        With *own*, what it drives comes, too.
+        """
+
+    def _heart(self) -> AbstractAsyncContextManager[Any]:
+        """A connection for ``_say_alive`` alone, which waits for nobody who reads."""
+        return self._reader()
 
     @abstractmethod
     async def _leave(self, connection: Any) -> None:
@@ -368,7 +383,7 @@ class SharedStore(ABC):
             each.since = each.since or now
             if now - each.since > AWAY_S:
                 each.given_up, self._writing = True, None
-                self._unheard = dict.fromkeys(self._unheard, now + LEASE_S)  # its COMMIT may still be on its way
+                self._unheard = {kind: times + 1 for kind, times in self._unheard.items()}  # its COMMIT may yet land
                 if not each.future.done():
                     each.future.set_exception(StoreAway() if lost else StoreAway("too many others write the same rows"))
                     each.future.exception()
@@ -395,7 +410,7 @@ class SharedStore(ABC):
         await self._say_alive(connection, together.stamp)
         began = loop.time()
         await self._commit(connection)
-        self._heard_at = loop.time()
+        self._heard(began)
         self._writing = None
         self._tell(together, ended, self._heard_at - began)
 
@@ -422,17 +437,24 @@ class SharedStore(ABC):
 
     # This replica among the others --------------------------------------------------------------------------------
 
+    def _heard(self, since: float) -> None:
+        """The server, asked at *since*, has it that this replica is alive. Where it is slow, it may be so to others."""
+        self._heard_at = asyncio.get_running_loop().time()
+        if self._heard_at - since > BEAT_S:
+            self._steady_since = self._heard_at
+
     async def _beat(self) -> None:
         """Say that this replica is alive where no write does."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(BEAT_S)
-            if loop.time() - self._heard_at < BEAT_S / 2:
+            began = loop.time()
+            if began - self._heard_at < BEAT_S / 2:
                 continue
             try:
-                async with self._reader() as connection:
+                async with self._heart() as connection:
                     await self._say_alive(connection)
-                self._heard_at = loop.time()
+                self._heard(began)
             except (*self.lost, *self.again, *self.wrong) as error:
                 self._steady_since = loop.time() + BEAT_S
                 log.warning("the database is out of reach (%s)", error or type(error).__name__)
@@ -440,31 +462,44 @@ class SharedStore(ABC):
     async def claim(self, limit: int) -> list[Transaction]:
         """Unfinished transactions that no living replica drives: from now on this one's.
 
-        Replicas whose lease has run out are buried first, unless this one has been out of the database's reach itself:
-        then so may have been they. Where a decision of this one was given up without knowing what became of it, or what
-        it was given has not been heard of, all that this one drives comes with them, for a while; but not what is being
-        written in this moment: of that it will hear.
+        Replicas that this one has seen silent for a lease are buried first; see ``_silent``. Where a decision of this
+        one was given up without knowing what became of it, or what it was given has not been heard of, all that this
+        one drives comes with them, once; but not what is being written in this moment: of that it will hear.
         """
-        bury = asyncio.get_running_loop().time() - self._steady_since > LEASE_S
-        return await self._claim(Transaction, limit, bury=bury)
+        return await self._claim(Transaction, limit)
 
     async def claim_batches(self, limit: int) -> list[Batch]:
         """The same of batches."""
-        return await self._claim(Batch, limit, bury=False)
+        return await self._claim(Batch, limit)
 
-    async def _claim(self, kind: type[R], limit: int, *, bury: bool) -> list[R]:
+    async def _silent(self, connection: Any) -> dict[str, Any]:
+        """The others whose lease has been the same for ``LEASE_S`` by this process's own clock, and that lease.
+
+        No machine's clock is held against another's. Nor does the time count in which the server was out of reach, or
+        slow, for this one: so may it have been for them.
+        """
         loop = asyncio.get_running_loop()
+        asked = loop.time()
+        leases = await self._leases(connection)
+        now, before = loop.time(), self._leases_seen
+        same = {replica for replica, lease in leases.items() if replica in before and before[replica][0] == lease}
+        self._leases_seen = {r: before[r] if r in same else (lease, now) for r, lease in leases.items()}
+        steady = self._steady_since
+        return {r: lease for r, (lease, at) in self._leases_seen.items() if asked - max(at, steady) > LEASE_S}
 
+    async def _claim(self, kind: type[R], limit: int) -> list[R]:
         async def take(connection: Any) -> list[R]:
-            now, writing = loop.time(), self._writing
-            own = now < self._unheard[kind] and now >= self._asked[kind] + BEAT_S
+            unheard, writing = self._unheard[kind], self._writing
+            silent = await self._silent(connection) if kind is Transaction else {}
+            if unheard or silent:
+                await self._bury(connection, silent)
             try:
-                taken = await self._take(connection, kind, limit, bury=bury, own=own)
+                taken = await self._take(connection, kind, limit, own=unheard > 0)
             except self.lost:
-                self._unheard[kind] = loop.time() + LEASE_S
+                self._unheard[kind] += 1
                 raise
-            if own:
-                self._asked[kind] = now
+            if self._unheard[kind] == unheard:
+                self._unheard[kind] = 0
             return [row for row in taken if not (_begins(row, writing) or _begins(row, self._writing))]
 
         try:
