@@ -132,7 +132,7 @@ class PostgresStore(SharedStore):
             pool = await asyncpg.create_pool(min_size=1, max_size=READERS, **opening.settings_of(url))
         except (*LOST, asyncpg.PostgresError, ValueError) as error:
             raise StoreUnusable(
-                f"the database at {opening.place_of(url)} cannot be used: {error or type(error).__name__}; "
+                f"the database at {opening.place_of(url)} cannot be used: {str(error) or type(error).__name__}; "
                 "check DISTRIBANK_DATABASE_URL, and that the server is up"
             ) from error
         return cls(url, identity, pool, replica, chance=chance, on_broken=on_broken, on_flush=on_flush)

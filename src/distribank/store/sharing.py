@@ -355,7 +355,7 @@ class SharedStore(ABC):
                 log.debug("somebody else has put a row: %s", met)
             except (*self.lost, *UNSURE) as error:
                 lost = True
-                log.warning("the database is out of reach (%s); trying again", error or type(error).__name__)
+                log.warning("the database is out of reach (%s); trying again", str(error) or type(error).__name__)
             await self._let_go_of_writer()
             self._give_up(wanted, lost)
             await asyncio.sleep(delay * (0.5 + self._chance.random()))
@@ -435,7 +435,7 @@ class SharedStore(ABC):
                 self._heard_at = loop.time()
             except (*self.lost, *self.again, *self.wrong) as error:
                 self._steady_since = loop.time() + BEAT_S
-                log.warning("the database is out of reach (%s)", error or type(error).__name__)
+                log.warning("the database is out of reach (%s)", str(error) or type(error).__name__)
 
     async def claim(self, limit: int) -> list[Transaction]:
         """Unfinished transactions that no living replica drives: from now on this one's.
@@ -497,7 +497,7 @@ class SharedStore(ABC):
             except self.lost as error:
                 if loop.time() > until or self._closing:
                     raise StoreAway from error
-                log.debug("a read is tried again: %s", error or type(error).__name__)
+                log.debug("a read is tried again: %s", str(error) or type(error).__name__)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
             self._check()
