@@ -267,6 +267,53 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
         server.stop()
 
 
+async def test_a_write_that_met_anothers_is_run_again_over_the_same_connection(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], deposit(account(1), 1))
+    writer = two[0]._writer
+    await writer.execute("SET lock_timeout = 100")
+    missing: list[bool] = []
+
+    async def meet(unit: Unit) -> None:
+        missing.append(await unit.get(Transaction, tombstone(2).id) is None)
+        if missing == [True]:
+            await put(two[1], [tombstone(2)])
+        if missing[-1]:
+            unit.write([tombstone(2)])
+
+    await two[0].decide([f"transaction:{tombstone(2).id}"], meet)
+    assert missing == [True, False]
+    taken = asyncio.Event()
+
+    async def keep(_unit: Unit) -> None:
+        taken.set()
+        await asyncio.sleep(0.5)
+
+    keeping = asyncio.ensure_future(two[1].decide(NAMES, keep))
+    await taken.wait()
+    assert await two[0].decide(NAMES, pay_in) == 1
+    await keeping
+    assert two[0]._writer is writer
+
+
+async def test_where_the_connection_that_met_anothers_is_lost_the_next_attempt_has_a_new_one(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], deposit(account(1), 1))
+    runs: list[int] = []
+
+    async def meet(unit: Unit) -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            two[0]._writer.terminate()
+            raise asyncpg.DeadlockDetectedError
+        return await pay_in(unit)
+
+    assert await two[0].decide(NAMES, meet) == 1
+    assert len(runs) == 2
+
+
 # Which database this is -------------------------------------------------------------------------------------------
 
 
@@ -325,6 +372,17 @@ async def test_a_server_that_cannot_be_reached_is_named_without_its_password(tmp
             "postgresql://bank:secret@127.0.0.1:1/bank", bank="00000001", marker=tmp_path / "m", now_ms=1
         )
     assert "secret" not in str(refused.value)
+
+
+async def test_a_server_that_says_nothing_is_named_with_what_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say_nothing(**_settings: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncpg, "connect", say_nothing)
+    with pytest.raises(StoreUnusable, match="cannot be used: TimeoutError; check"):
+        await PostgresStore.open("postgresql://127.0.0.1:1/bank", bank="00000001", marker=tmp_path / "m", now_ms=1)
 
 
 OLDER = {4: "postgres_schema_4.sql"}

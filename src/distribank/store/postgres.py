@@ -370,6 +370,13 @@ class PostgresStore(SharedStore):
         if message.severity_en == "WARNING":
             self._warned = True
 
+    async def _undo(self) -> None:
+        """Nothing of the attempt that met another's is open any more; its connection is kept where it can be."""
+        try:
+            await self._writer.execute("ROLLBACK")
+        except (*LOST, asyncpg.PostgresError):
+            await self._let_go_of_writer()
+
     async def _let_go_of_writer(self) -> None:
         """The next attempt has a new connection: nothing of this one's is open any more, or will be soon."""
         writer, self._writer = self._writer, None
