@@ -314,6 +314,46 @@ async def test_where_the_connection_that_met_anothers_is_lost_the_next_attempt_h
     assert len(runs) == 2
 
 
+async def test_a_role_that_may_not_sign_in_for_a_while_is_a_database_that_is_away(place: OnPostgres) -> None:
+    """As where its password is changed before the bank knows the new one."""
+    await (await place.opened()).close()
+    await shared_server().execute("CREATE ROLE teller LOGIN SUPERUSER")
+    address, place.url = place.url, place.url.replace("postgres@", "teller@", 1)
+    store = await place.opened()
+    place.url = address
+    try:
+        await put(store, deposit(account(1), 1))
+        await shared_server().execute("ALTER ROLE teller NOLOGIN")
+        store._writer.terminate()
+        paying = asyncio.ensure_future(store.decide(NAMES, pay_in))
+        await asyncio.sleep(0.5)
+        assert not paying.done()
+        await shared_server().execute("ALTER ROLE teller LOGIN")
+        assert await paying == 1
+        assert place.broken == []
+    finally:
+        await store.close()
+        await shared_server().execute("DROP ROLE teller")
+
+
+@pytest.mark.parametrize("error", [asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError])
+async def test_whatever_the_server_has_against_who_signs_in_may_pass(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    store = await place.opened()
+    refused, connect = [error("no")] * 2, asyncpg.connect
+
+    async def refuse(*address: str, **settings: Any) -> Any:
+        if refused:
+            raise refused.pop()
+        return await connect(*address, **settings)
+
+    monkeypatch.setattr(asyncpg, "connect", refuse)
+    await put(store, deposit(account(1), 1))
+    assert (refused, place.broken) == ([], [])
+    await store.close()
+
+
 # Which database this is -------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,10 @@ LOST: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.exceptions.InternalClientError,
     asyncpg.exceptions.TargetServerAttributeNotMatched,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
+"""The last two, too: a role, its password or the database may be changed, and changed back, while a bank runs."""
 
 
 class PostgresStore(SharedStore):
