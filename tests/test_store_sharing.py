@@ -7,6 +7,7 @@ same ``store.sharing``.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -221,8 +222,34 @@ async def test_one_who_meets_rows_that_no_attempt_finds_fails_alone(bank: Bank) 
     assert bank.place.broken == []
 
 
+async def test_a_write_is_as_short_as_its_names_are_few(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "NAMES", 10)
+    store = await bank.replica()
+    named = [3, 3, 4, 1, 25, 3]
+    decided = [store.decide([lock_of(n) for n in range(many)], look_at_nothing) for many in named]
+    await asyncio.gather(*decided)
+    assert bank.place.flushes == [3, 1, 1, 1]
+
+
 async def look_at_nothing(_unit: Unit) -> None:
     """A decision that takes no time."""
+
+
+async def test_others_have_their_turn_between_the_bodies_of_one_write(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "BREATH_S", 0.0)
+    store = await simulated.replica()
+    turns: list[str] = []
+
+    async def compute(_unit: Unit) -> None:
+        asyncio.get_running_loop().call_soon(turns.append, "another's")
+        time.sleep(0.001)  # noqa: ASYNC251 - it computes
+        turns.append("its own")
+
+    await asyncio.gather(*(store.decide((), compute) for _ in range(3)))
+    assert turns[:5] == ["its own", "another's", "its own", "another's", "its own"]
+    assert simulated.place.flushes == [3]
 
 
 # Stamps -----------------------------------------------------------------------------------------------------------

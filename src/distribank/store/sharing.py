@@ -59,6 +59,10 @@ CLOSE_S: Final = 5.0
 """How long what still waits may take when the bank stops."""
 TOGETHER: Final = 256
 """Decisions that share one write, at most."""
+NAMES: Final = 2_000
+"""What they may name, all in all, unless it is one alone: a write takes less than a second, and nobody waits longer."""
+BREATH_S: Final = 0.05
+"""How long bodies may compute, one behind the other, until others have their turn."""
 RETRY_S: Final = 0.02
 LAST_RETRY_S: Final = 0.5
 MET: Final = 5
@@ -356,7 +360,11 @@ class SharedStore(ABC):
 
     def _next(self) -> list[Wanted]:
         """What shares the next write, in its order."""
-        return [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+        taken = [self._queue.popleft()]
+        names = len(taken[0].names)
+        while self._queue and len(taken) < self._most and (names := names + len(self._queue[0].names)) <= NAMES:
+            taken.append(self._queue.popleft())
+        return taken
 
     async def _until_decided(self, wanted: list[Wanted]) -> None:
         """Write all that is *wanted*, or a part of it where that meets others' rows: the rest is next in the queue."""
@@ -428,7 +436,11 @@ class SharedStore(ABC):
         if together.missing != wanted[0].missing:
             wanted[0].missing, wanted[0].met = together.missing, 0
         ended: list[tuple[Wanted, Any, BaseException | None]] = []
+        breath = loop.time() + BREATH_S
         for each in wanted:
+            if loop.time() > breath:
+                await asyncio.sleep(0)
+                breath = loop.time() + BREATH_S
             unit = SharedUnit(self, together)
             try:
                 ended.append((each, await each.body(unit), None))
