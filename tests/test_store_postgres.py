@@ -397,6 +397,93 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
         server.stop()
 
 
+async def test_a_write_that_met_anothers_is_run_again_over_the_same_connection(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], deposit(account(1), 1))
+    writer = two[0]._writer
+    await writer.execute("SET lock_timeout = 100")
+    missing: list[bool] = []
+
+    async def meet(unit: Unit) -> None:
+        missing.append(await unit.get(Transaction, tombstone(2).id) is None)
+        if missing == [True]:
+            await put(two[1], [tombstone(2)])
+        if missing[-1]:
+            unit.write([tombstone(2)])
+
+    await two[0].decide([f"transaction:{tombstone(2).id}"], meet)
+    assert missing == [True, False]
+    taken = asyncio.Event()
+
+    async def keep(_unit: Unit) -> None:
+        taken.set()
+        await asyncio.sleep(0.5)
+
+    keeping = asyncio.ensure_future(two[1].decide(NAMES, keep))
+    await taken.wait()
+    assert await two[0].decide(NAMES, pay_in) == 1
+    await keeping
+    assert two[0]._writer is writer
+
+
+async def test_where_the_connection_that_met_anothers_is_lost_the_next_attempt_has_a_new_one(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], deposit(account(1), 1))
+    runs: list[int] = []
+
+    async def meet(unit: Unit) -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            two[0]._writer.terminate()
+            raise asyncpg.DeadlockDetectedError
+        return await pay_in(unit)
+
+    assert await two[0].decide(NAMES, meet) == 1
+    assert len(runs) == 2
+
+
+async def test_a_role_that_may_not_sign_in_for_a_while_is_a_database_that_is_away(place: OnPostgres) -> None:
+    """As where its password is changed before the bank knows the new one."""
+    await (await place.opened()).close()
+    await shared_server().execute("CREATE ROLE teller LOGIN SUPERUSER")
+    address, place.url = place.url, place.url.replace("postgres@", "teller@", 1)
+    store = await place.opened()
+    place.url = address
+    try:
+        await put(store, deposit(account(1), 1))
+        await shared_server().execute("ALTER ROLE teller NOLOGIN")
+        store._writer.terminate()
+        paying = asyncio.ensure_future(store.decide(NAMES, pay_in))
+        await asyncio.sleep(0.5)
+        assert not paying.done()
+        await shared_server().execute("ALTER ROLE teller LOGIN")
+        assert await paying == 1
+        assert place.broken == []
+    finally:
+        await store.close()
+        await shared_server().execute("DROP ROLE teller")
+
+
+@pytest.mark.parametrize("error", [asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError])
+async def test_whatever_the_server_has_against_who_signs_in_may_pass(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    store = await place.opened()
+    refused, connect = [error("no")] * 2, asyncpg.connect
+
+    async def refuse(*address: str, **settings: Any) -> Any:
+        if refused:
+            raise refused.pop()
+        return await connect(*address, **settings)
+
+    monkeypatch.setattr(asyncpg, "connect", refuse)
+    await put(store, deposit(account(1), 1))
+    assert (refused, place.broken) == ([], [])
+    await store.close()
+
+
 # Which database this is -------------------------------------------------------------------------------------------
 
 
@@ -455,6 +542,17 @@ async def test_a_server_that_cannot_be_reached_is_named_without_its_password(tmp
             "postgresql://bank:secret@127.0.0.1:1/bank", bank="00000001", marker=tmp_path / "m", now_ms=1
         )
     assert "secret" not in str(refused.value)
+
+
+async def test_a_server_that_says_nothing_is_named_with_what_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say_nothing(**_settings: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncpg, "connect", say_nothing)
+    with pytest.raises(StoreUnusable, match="cannot be used: TimeoutError; check"):
+        await PostgresStore.open("postgresql://127.0.0.1:1/bank", bank="00000001", marker=tmp_path / "m", now_ms=1)
 
 
 OLDER = {4: "postgres_schema_4.sql"}

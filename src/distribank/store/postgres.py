@@ -64,7 +64,10 @@ LOST: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.exceptions.InternalClientError,
     asyncpg.exceptions.TargetServerAttributeNotMatched,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
+"""The last two, too: a role, its password or the database may be changed, and changed back, while a bank runs."""
 
 
 class PostgresStore(SharedStore):
@@ -136,7 +139,7 @@ class PostgresStore(SharedStore):
             )
         except (*LOST, asyncpg.PostgresError, ValueError) as error:
             raise StoreUnusable(
-                f"the database at {opening.place_of(url)} cannot be used: {error or type(error).__name__}; "
+                f"the database at {opening.place_of(url)} cannot be used: {str(error) or type(error).__name__}; "
                 "check DISTRIBANK_DATABASE_URL, and that the server is up"
             ) from error
         return cls(server, identity, pool, replica, chance=chance, on_broken=on_broken, on_flush=on_flush)
@@ -392,6 +395,13 @@ class PostgresStore(SharedStore):
         """A warning may be that a COMMIT was cut short while it waited for its standby."""
         if message.severity_en == "WARNING":
             self._warned = True
+
+    async def _undo(self) -> None:
+        """Nothing of the attempt that met another's is open any more; its connection is kept where it can be."""
+        try:
+            await self._writer.execute("ROLLBACK")
+        except (*LOST, asyncpg.PostgresError):
+            await self._let_go_of_writer()
 
     async def _let_go_of_writer(self) -> None:
         """The next attempt has a new connection: nothing of this one's is open any more, or will be soon."""

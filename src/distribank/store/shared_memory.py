@@ -521,6 +521,9 @@ class SharedMemoryStore(SharedStore):
             raise Away("the connection was lost")
         await self.server.commit(connection)
 
+    async def _undo(self) -> None:
+        await self._let_go_of_writer()
+
     async def _let_go_of_writer(self) -> None:
         self.server.drop(self.replica)
 

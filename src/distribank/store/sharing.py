@@ -14,10 +14,14 @@ added delay when idle. Every such write ends with the replica's own row, which d
 replica is alive; it fails where another one has buried it, so that a process that was thought dead, and had its work
 taken over, writes nothing more (fencing); and it makes every COMMIT a synchronous one.
 
-A write that met another's (the engine's ``again``, or a row that somebody has put meanwhile) is run again. So is
-one whose connection was lost, during COMMIT too, when nobody knows what became of it: run again under its keys, it
-finds what it wrote before or writes it now, its locks wait for whatever the lost connection still does, and only the
-later COMMIT is believed. A server that stays away for ``AWAY_S`` is told to whoever waits.
+A write that met another's (the engine's ``again``) is run again. So is one whose connection was lost, during COMMIT
+too, when nobody knows what became of it: run again under its keys, it finds what it wrote before or writes it now, its
+locks wait for whatever the lost connection still does, and only the later COMMIT is believed. A server that stays away
+for ``AWAY_S`` is told to whoever waits.
+
+A write that put a row which somebody else had put meanwhile is run again in halves, so that many who each meet
+another's row do not fail together for ever. A decision that is alone, finds no row more than before, and meets one all
+the same, again and again, is a bug: its own, and nobody else's.
 """
 
 from __future__ import annotations
@@ -55,10 +59,15 @@ CLOSE_S: Final = 5.0
 """How long what still waits may take when the bank stops."""
 TOGETHER: Final = 256
 """Decisions that share one write, at most."""
+NAMES: Final = 2_000
+"""What they may name, all in all, unless it is one alone: a write takes less than a second, and nobody waits longer."""
+BREATH_S: Final = 0.05
+"""How long bodies may compute, one behind the other, until others have their turn."""
 RETRY_S: Final = 0.02
 LAST_RETRY_S: Final = 0.5
 MET: Final = 5
-"""How often a write may find that somebody else has put its row before that counts as a bug."""
+"""How often a decision that is alone may meet a row that it did not find, and then find none more, until that counts as
+a bug."""
 
 
 class Fenced(Exception):
@@ -86,7 +95,10 @@ class Wanted:
     body: Callable[[Unit], Awaitable[Any]]
     then: Callable[[Any], None] | None
     future: Future[Any]
+    begun: bool = False
     since: float | None = None
+    missing: int = 0
+    """How many of the rows that its latest write had locked were not there."""
     met: int = 0
     given_up: bool = False
 
@@ -111,6 +123,11 @@ class Together:
     holds_of: set[str] = field(default_factory=set)
     """Transactions all of whose holds are among them."""
     begun: set[str] = field(default_factory=set)
+
+    @property
+    def missing(self) -> int:
+        """How many rows are known not to be there."""
+        return sum(row is None for rows in self.known.values() for row in rows.values())
 
 
 class SharedUnit:
@@ -217,6 +234,8 @@ class SharedStore(ABC):
         self._on_broken = on_broken
         self._on_flush = on_flush
         self._queue: deque[Wanted] = deque()
+        self._most = TOGETHER
+        """Decisions that may share the next write."""
         self._something = asyncio.Event()
         self._broken: DurabilityLost | None = None
         self._unheard = dict.fromkeys((Transaction, Batch), 0)
@@ -263,6 +282,10 @@ class SharedStore(ABC):
     @abstractmethod
     async def _commit(self, connection: Any) -> None:
         """COMMIT; ``Unsure`` if the server would not wait for its standby."""
+
+    @abstractmethod
+    async def _undo(self) -> None:
+        """Nothing of the attempt that met another's is open any more; its connection is kept where it can be."""
 
     @abstractmethod
     async def _let_go_of_writer(self) -> None:
@@ -346,35 +369,60 @@ class SharedStore(ABC):
             while not self._queue:
                 self._something.clear()
                 await self._something.wait()
-            self._under_way = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+            self._under_way = self._next()
             await self._until_decided(self._under_way)
             self._under_way = []
 
+    def _next(self) -> list[Wanted]:
+        """What shares the next write, in its order."""
+        taken = [self._queue.popleft()]
+        names = len(taken[0].names)
+        while self._queue and len(taken) < self._most and (names := names + len(self._queue[0].names)) <= NAMES:
+            taken.append(self._queue.popleft())
+        return taken
+
     async def _until_decided(self, wanted: list[Wanted]) -> None:
+        """Write all that is *wanted*, or a part of it where that meets others' rows: the rest is next in the queue."""
         delay = RETRY_S
-        wanted = [each for each in wanted if not each.future.done()]  # behind this, what is begun comes to its end
+        wanted = [each for each in wanted if each.begun or not each.future.done()]
+        for each in wanted:
+            each.begun = True  # from now on it comes to its end, whether or not anybody waits
         while wanted := [each for each in wanted if not each.given_up]:
             lost = False
             try:
                 await self._attempt(wanted)
+                self._most = min(TOGETHER, self._most * 2)
                 return
             except self.hopeless:
                 raise
             except self.again as met:
                 log.debug("a write met another's and is run again: %s", met)
+                await self._undo()
             except self.met as met:
-                for each in wanted:
-                    each.met += 1
-                if wanted[0].met > MET:
-                    raise
                 log.debug("somebody else has put a row: %s", met)
+                await self._undo()
+                wanted = self._part(wanted, met)
             except (*self.lost, *UNSURE) as error:
                 lost = True
-                log.warning("the database is out of reach (%s); trying again", error or type(error).__name__)
-            await self._let_go_of_writer()
+                log.warning("the database is out of reach (%s); trying again", str(error) or type(error).__name__)
+                await self._let_go_of_writer()
             self._give_up(wanted, lost)
             await asyncio.sleep(delay * (0.5 + self._chance.random()))
             delay = min(delay * 2, LAST_RETRY_S)
+
+    def _part(self, wanted: list[Wanted], met: Exception) -> list[Wanted]:
+        """The first half of those that met somebody else's row; where one is alone, it is told when that is a bug."""
+        if len(wanted) > 1:
+            self._most = len(wanted) // 2
+            self._queue.extendleft(reversed(wanted[self._most :]))
+            return wanted[: self._most]
+        (alone,) = wanted
+        alone.met += 1
+        if alone.met > MET:
+            bug = AssertionError(f"a decision puts, again and again, what is there already: {met}")
+            bug.__cause__ = met
+            self._tell_of(alone, bug)
+        return wanted
 
     def _give_up(self, wanted: Sequence[Wanted], lost: bool) -> None:
         """Tell whoever has waited for too long; what is still wanted is tried again."""
@@ -382,11 +430,15 @@ class SharedStore(ABC):
         for each in (*wanted, *self._queue):
             each.since = each.since or now
             if now - each.since > AWAY_S:
-                each.given_up, self._writing = True, None
-                self._unheard = {kind: times + 1 for kind, times in self._unheard.items()}  # its COMMIT may yet land
-                if not each.future.done():
-                    each.future.set_exception(StoreAway() if lost else StoreAway("too many others write the same rows"))
-                    each.future.exception()
+                self._tell_of(each, StoreAway() if lost else StoreAway("too many others write the same rows"))
+
+    def _tell_of(self, wanted: Wanted, error: Exception) -> None:
+        """It is tried no more: whoever waits hears why."""
+        wanted.given_up, self._writing = True, None
+        self._unheard = {kind: times + 1 for kind, times in self._unheard.items()}  # its COMMIT may yet land
+        if not wanted.future.done():
+            wanted.future.set_exception(error)
+            wanted.future.exception()
 
     async def _attempt(self, wanted: Sequence[Wanted]) -> None:
         """One write of all that is *wanted*."""
@@ -395,8 +447,14 @@ class SharedStore(ABC):
         began = loop.time()
         together = self._writing = await self._lock(connection, [name for each in wanted for name in each.names])
         self.waited_seconds += loop.time() - began
+        if together.missing != wanted[0].missing:
+            wanted[0].missing, wanted[0].met = together.missing, 0
         ended: list[tuple[Wanted, Any, BaseException | None]] = []
+        breath = loop.time() + BREATH_S
         for each in wanted:
+            if loop.time() > breath:
+                await asyncio.sleep(0)
+                breath = loop.time() + BREATH_S
             unit = SharedUnit(self, together)
             try:
                 ended.append((each, await each.body(unit), None))
@@ -457,7 +515,7 @@ class SharedStore(ABC):
                 self._heard(began)
             except (*self.lost, *self.again, *self.wrong) as error:
                 self._steady_since = loop.time() + BEAT_S
-                log.warning("the database is out of reach (%s)", error or type(error).__name__)
+                log.warning("the database is out of reach (%s)", str(error) or type(error).__name__)
 
     async def claim(self, limit: int) -> list[Transaction]:
         """Unfinished transactions that no living replica drives: from now on this one's.
@@ -532,7 +590,7 @@ class SharedStore(ABC):
             except self.lost as error:
                 if loop.time() > until or self._closing:
                     raise StoreAway from error
-                log.debug("a read is tried again: %s", error or type(error).__name__)
+                log.debug("a read is tried again: %s", str(error) or type(error).__name__)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
             self._check()
