@@ -22,6 +22,7 @@ from distribank.store import postgres_backup, postgres_opening, put, sharing
 from distribank.store import postgres_words as words
 from distribank.store.postgres import READERS, PostgresStore
 from tests.postgres_server import Server, shared_server
+from tests.processes import until
 from tests.stores import (
     STAMP,
     OnPostgres,
@@ -579,6 +580,29 @@ async def test_an_older_database_is_migrated_with_its_data_once(place: OnPostgre
     await (await fresh.opened()).close()
     assert await schema_of(place) == await schema_of(fresh)
     await fresh.leave()
+
+
+async def test_a_migration_takes_its_time_and_who_starts_meanwhile_waits_for_it(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.url = (await shared_server().database()).replace("?", "?statement_timeout=2000&")
+    await in_database(place, (FIXTURES / OLDER[4]).read_text())
+    await in_database(place, words.INSERT_META, 4, "00000001", "a" * 32, 0)
+    script = postgres_opening._script
+    monkeypatch.setattr(postgres_opening, "_script", lambda name: f"{script(name)}; SELECT pg_sleep(3)")
+    monkeypatch.setattr(postgres_opening, "COMMAND_S", 2.0)
+    monkeypatch.setattr(postgres_opening, "LOCK_WAIT_MS", 500)
+    migrating = asyncio.create_task(place.opened())
+    sleeping = "SELECT count(*) AS found FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+    async def sleeps() -> bool:
+        return [row["found"] for row in await shared_server().fetch(sleeping)] == [1]
+
+    await until(sleeps, "the first one migrates")
+    stores = await asyncio.gather(migrating, place.opened())
+    assert {store.incarnation for store in stores} == {"a" * 32}
+    for store in stores:
+        await store.close()
 
 
 async def schema_of(place: OnPostgres) -> list[tuple[Any, ...]]:

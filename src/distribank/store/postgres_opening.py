@@ -30,6 +30,8 @@ MIGRATIONS: Final[dict[int, str]] = {4: "postgres_from_4_to_5.sql"}
 
 CONNECT_S: Final = 5.0
 COMMAND_S: Final = 15.0
+LONG_S: Final = 3_600.0
+"""For what takes as long as there are rows: a migration, a copy, a recount of what was copied."""
 LOCK_WAIT_MS: Final = 5_000
 IDLE_IN_TRANSACTION_MS: Final = 3_000
 """How long a process that has been frozen in the middle of a write may keep others from the rows that it has locked."""
@@ -113,13 +115,21 @@ async def recognised(connection: Any, url: str, bank: str, marker: Path) -> Asyn
 
     ``StoreUnusable`` if it is not *bank*'s latest. Until the block has ended nobody else does this, and nobody decides.
     """
-    version = await connection.fetchval(words.VERSION) if await connection.fetchval(words.HAS_META) else None
+    version = await _version(connection) if await connection.fetchval(words.HAS_META) else None
     if version is None:
         raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
     async with connection.transaction():
         if version < SCHEMA_VERSION:  # else who starts would wait for whoever takes a backup
             await connection.execute(words.LOCK_META)
         yield await _recognise(connection, url, bank, marker)
+
+
+async def _version(connection: Any) -> int | None:
+    """Which schema this is, once whoever migrates it at this moment has ended."""
+    async with connection.transaction():
+        await connection.execute(words.WAIT_LONG)
+        version: int | None = await connection.fetchval(words.VERSION, timeout=LONG_S)
+        return version
 
 
 async def _recognise(connection: Any, url: str, bank: str, marker: Path) -> Identity:
@@ -190,7 +200,9 @@ async def _migrate(connection: Any, version: int) -> None:
             f"{SCHEMA_VERSION}): start that version, or restore a backup made before it"
         )
     while version < SCHEMA_VERSION:
-        await connection.execute(_script(MIGRATIONS[version]))
+        log.warning("the schema is brought from version %d to %d; this may take minutes", version, version + 1)
+        await connection.execute(words.WORK_LONG)
+        await connection.execute(_script(MIGRATIONS[version]), timeout=LONG_S)
         version += 1
         await connection.execute(words.SET_VERSION, version)
 

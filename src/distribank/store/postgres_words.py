@@ -234,6 +234,9 @@ HAS_META: Final = (
 )
 TABLES: Final = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()"
 VERSION: Final = "SELECT version FROM meta WHERE one = 1"
+WAIT_LONG: Final = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"
+WORK_LONG: Final = "SET LOCAL statement_timeout = 0"
+"""Who works long still waits for no lock for long: what it has locked already keeps the bank from deciding."""
 META: Final = "SELECT version, bank, incarnation, reaches_back_to, earlier FROM meta WHERE one = 1 FOR UPDATE"
 LOCK_META: Final = "LOCK TABLE meta IN ACCESS EXCLUSIVE MODE"
 """Before its row, by who migrates: the table is altered, and two that hold it by less would wait for each other."""
