@@ -21,7 +21,7 @@ for ``AWAY_S`` is told to whoever waits.
 
 A write that put a row which somebody else had put meanwhile is run again in halves, so that many who each meet
 another's row do not fail together for ever. A decision that is alone, finds no row more than before, and meets one all
-the same, again and again, is a bug: its own, and nobody else's.
+the same, again and again, is a bug, and stops this replica; what was before it in the queue is decided.
 """
 
 from __future__ import annotations
@@ -402,26 +402,24 @@ class SharedStore(ABC):
                 log.debug("somebody else has put a row: %s", met)
                 await self._undo()
                 wanted = self._part(wanted, met)
+                delay = 0.0  # what it met is committed, and found by the next attempt
             except (*self.lost, *UNSURE) as error:
                 lost = True
                 log.warning("the database is out of reach (%s); trying again", str(error) or type(error).__name__)
                 await self._let_go_of_writer()
             self._give_up(wanted, lost)
             await asyncio.sleep(delay * (0.5 + self._chance.random()))
-            delay = min(delay * 2, LAST_RETRY_S)
+            delay = min(delay * 2 or RETRY_S, LAST_RETRY_S)
 
     def _part(self, wanted: list[Wanted], met: Exception) -> list[Wanted]:
-        """The first half of those that met somebody else's row; where one is alone, it is told when that is a bug."""
+        """The first half of those that met somebody else's row; raises *met* where that is the bug of one alone."""
         if len(wanted) > 1:
             self._most = len(wanted) // 2
             self._queue.extendleft(reversed(wanted[self._most :]))
             return wanted[: self._most]
-        (alone,) = wanted
-        alone.met += 1
-        if alone.met > MET:
-            bug = AssertionError(f"a decision puts, again and again, what is there already: {met}")
-            bug.__cause__ = met
-            self._tell_of(alone, bug)
+        wanted[0].met += 1
+        if wanted[0].met > MET:
+            raise met
         return wanted
 
     def _give_up(self, wanted: Sequence[Wanted], lost: bool) -> None:
@@ -430,15 +428,11 @@ class SharedStore(ABC):
         for each in (*wanted, *self._queue):
             each.since = each.since or now
             if now - each.since > AWAY_S:
-                self._tell_of(each, StoreAway() if lost else StoreAway("too many others write the same rows"))
-
-    def _tell_of(self, wanted: Wanted, error: Exception) -> None:
-        """It is tried no more: whoever waits hears why."""
-        wanted.given_up, self._writing = True, None
-        self._unheard = {kind: times + 1 for kind, times in self._unheard.items()}  # its COMMIT may yet land
-        if not wanted.future.done():
-            wanted.future.set_exception(error)
-            wanted.future.exception()
+                each.given_up, self._writing = True, None
+                self._unheard = {kind: times + 1 for kind, times in self._unheard.items()}  # its COMMIT may yet land
+                if not each.future.done():
+                    each.future.set_exception(StoreAway() if lost else StoreAway("too many others write the same rows"))
+                    each.future.exception()
 
     async def _attempt(self, wanted: Sequence[Wanted]) -> None:
         """One write of all that is *wanted*."""
