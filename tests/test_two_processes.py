@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -21,14 +22,14 @@ from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic, Verdict
-from distribank.core.ledger import EntryKind
+from distribank.core.ledger import Book, EntryKind, position_book
 from distribank.core.protocol import Commit, Prepare, State, Transaction
 from distribank.core.refusals import Refusal
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
 from distribank.store import sharing
 from distribank.store.shared_memory import SharedMemoryStore
-from tests.weather import Gate, losing
+from tests.weather import Gate, in_state, losing
 from tests.world import CPFS, World, codes, world
 
 A, B = codes(2)
@@ -260,3 +261,57 @@ async def test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long(
         return (await store.get(Batch, done.batch.batch_id)).finished_at is not None  # type: ignore[union-attr]
 
     await net.until(finished)
+
+
+async def payments_both_ways(net: World) -> tuple[str, str]:
+    """An account at A and one at B, each of which has paid the other: with a cap, A's position has been locked."""
+    here, there = await net.account(A, 500), await net.account(B, 500)
+    for payer, payee in (((A, here), (B, there)), ((B, there), (A, here))):
+        done = await net.transfer(payer[0], (*payer, -100), (*payee, 100))
+        await net.settle(done.transaction.id)
+    return here, there
+
+
+@pytest.fixture
+async def capped() -> AsyncIterator[World]:
+    """The same with a cap. The server sees to it that whoever writes to a book has locked it, once anybody has."""
+    async with world(2, shared=(A,), position_cap=10_000) as made:
+        yield made
+
+
+async def test_under_a_cap_commits_lock_the_positions_that_they_write_to(capped: World) -> None:
+    here, there = await payments_both_ways(capped)
+    assert await capped.balance(A, here) == await capped.balance(B, there) == (500, 500)
+    assert capped.servers[A].named == {"cash", position_book(B)}
+
+
+async def test_under_a_cap_aborts_lock_the_positions_that_they_write_to(capped: World) -> None:
+    here, there = await payments_both_ways(capped)
+    refused = await capped.transfer(A, (A, here, -100), (B, "00000099-9", 100))
+    assert refused.transaction.state is State.ABORTED
+    capped.weather = losing(Prepare, "lose answer")
+    late = await capped.transfer(B, (A, here, 100), (B, there, -100))
+    await capped.settle(late.transaction.id)
+    known = await capped.state(A, late.transaction.id)
+    assert known is not None
+    assert known.state is State.ABORTED
+    assert capped.servers[A].disk.rows[Book][position_book(B)].reserved == 0
+
+
+async def test_under_a_cap_what_was_left_in_doubt_locks_the_positions_that_it_writes_to(capped: World) -> None:
+    here, there = await payments_both_ways(capped)
+    gate = capped.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(capped.transfer(A, (A, here, -100), (B, there, 100)))
+    await gate.reached.wait()
+    begun = [row.id for row in capped.servers[A].disk.rows[Transaction].values() if row.state is State.PREPARING]
+    await capped.banks[A2].bank.coordinating.restart(*begun)
+    gate.open.set()
+    assert (await ordered).transaction.state is State.ABORTED
+    capped.weather = losing(Commit, "lose request")
+    told = await capped.transfer(B, (A, here, 100), (B, there, -100), wait=0.1)
+    forced = await capped.transfer(B, (A, here, 100), (B, there, -100), wait=0.1)
+    guess = await capped.banks[A1].bank.participating.force(forced.transaction.id, Verdict.ABORT, "she waits")
+    assert isinstance(guess, Heuristic)
+    for each in (told, forced):  # by inquiry
+        await capped.until(partial(in_state, capped, A, each.transaction.id, State.COMMITTED))
+    assert await capped.balance(A, here) == (700, 700)

@@ -21,7 +21,6 @@ from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Ledger, check_approval, position_book, position_room
-from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import State, Step, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg, Order, banks_of, legs_at, net_flow
@@ -40,23 +39,14 @@ class TransferResult:
 
 
 class Ordering:
-    """Where holders' transfers begin. *vote_deadline* is in seconds, *position_cap* in centavos."""
+    """Where holders' transfers begin. *vote_deadline* is in seconds."""
 
-    def __init__(
-        self,
-        rhythm: Rhythm,
-        peers: Peers,
-        coordinating: Coordinating,
-        *,
-        vote_deadline: float,
-        position_cap: int | None,
-    ) -> None:
+    def __init__(self, rhythm: Rhythm, peers: Peers, coordinating: Coordinating, *, vote_deadline: float) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
         self._peers = peers
         self._coordinating = coordinating
         self._vote_deadline = vote_deadline
-        self._cap = position_cap
 
     async def order(
         self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName, wait: float
@@ -94,14 +84,14 @@ class Ordering:
         ledger = await ledger_of(self._store, dict.fromkeys(leg.account for leg in own))
         positions = await positions_of(self._store, flows)
         refusal = self._refuse_at_once(holder, legs, ledger)
-        return refusal or coordinator.check(own, ledger, flows, positions, self._most_owed)
+        return refusal or coordinator.check(own, ledger, flows, positions, self._rhythm.most_owed)
 
     async def drawable(self, banks: Iterable[str]) -> dict[str, int]:
         """The most, in centavos, that each of *banks* may still come to owe this one, where there is such a limit."""
-        if self._cap is None:
+        if self._rhythm.position_cap is None:
             return {}
         positions = await positions_of(self._store, dict.fromkeys(banks, -1))
-        return {bank: position_room(positions[position_book(bank)], self._most_owed) for bank in banks}
+        return {bank: position_room(positions[position_book(bank)], self._rhythm.most_owed) for bank in banks}
 
     async def _durable(self, transaction: str) -> Transaction:
         """The transaction as it is now, once that is durable: nobody hears of it earlier."""
@@ -115,7 +105,7 @@ class Ordering:
     ) -> tuple[Transaction, Drive | None, bool]:
         """Find what the key did before, or begin; check, hold and the record of it are one moment."""
         own = legs_at(self._rhythm.code, legs)
-        accounts = dict.fromkeys(leg.account for leg in own)
+        accounts, flows = dict.fromkeys(leg.account for leg in own), self._flows(legs)
         identity, end_to_end = self._rhythm.transaction_id(), self._rhythm.end_to_end_id()
         order = Order(end_to_end, holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs)
 
@@ -129,10 +119,10 @@ class Ordering:
                 identity,
                 order,
                 ledger,
-                await moment.positions(self._flows(legs)),
+                await moment.positions(flows),
                 now,
                 now.wall_ms + round(self._vote_deadline * 1000) + CLOCK_BOUND_MS,
-                cap=self._most_owed,
+                cap=self._rhythm.most_owed,
                 refusal=self._refuse_at_once(holder, legs, ledger),
             )
             assert step.transaction is not None
@@ -150,7 +140,7 @@ class Ordering:
             elif known.id == identity:
                 self._coordinating.count(known)
 
-        names = [key.lock, *account_locks(accounts), *self._position_locks(legs)]
+        names = [key.lock, *account_locks(accounts), *self._rhythm.position_locks(flows)]
         step = await self._rhythm.decide(names, begin, drive)
         known = step.transaction
         assert known is not None
@@ -207,20 +197,9 @@ class Ordering:
                 )
         return None
 
-    @property
-    def _most_owed(self) -> int:
-        """Centavos that any one peer may come to owe this bank."""
-        return MAX_BALANCE if self._cap is None else self._cap
-
     def _flows(self, legs: tuple[Leg, ...]) -> dict[str, int]:
         """What this bank would come to owe each other by *legs*."""
         return {bank: net_flow(legs_at(bank, legs)) for bank in banks_of(legs) if bank != self._rhythm.code}
-
-    def _position_locks(self, legs: Iterable[Leg]) -> list[str]:
-        """Where there is a cap, the positions with the banks concerned are locked like accounts."""
-        if self._cap is None:
-            return []
-        return [f"book:{position_book(leg.bank)}" for leg in legs if leg.bank != self._rhythm.code]
 
     async def _answerable(self, drive: Drive, wait: float) -> bool:
         """Wait for the decision, and a little for the acknowledgements; whether there is a decision."""

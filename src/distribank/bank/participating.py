@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.restoring import Restoring, consents_on
-from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, transaction_lock
 from distribank.bank.showing import Showing
 from distribank.bank.snapshots import Snapshots
 from distribank.core import participant
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic, Verdict
 from distribank.core.ledger import Book, position_book
-from distribank.core.money import MAX_BALANCE
 from distribank.core.participant import Event, Situation
 from distribank.core.protocol import (
     FORCED,
@@ -64,8 +63,6 @@ class Participating:
         coordinating: Coordinating,
         snapshots: Snapshots,
         restoring: Restoring,
-        *,
-        position_cap: int | None,
     ) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
@@ -73,7 +70,6 @@ class Participating:
         self._showing = Showing(rhythm)
         self._snapshots = snapshots
         self._restoring = restoring
-        self._cap = position_cap
         self.watch: Callable[[Transaction], None] = lambda _transaction: None
         self.settled: Callable[[str], None] = lambda _transaction: None
 
@@ -189,16 +185,11 @@ class Participating:
         """
         if coordinator_of(message.transaction) != sender:
             return [], []
-        names = [transaction_lock(message.transaction)]
-        if isinstance(message, Prepare):
-            accounts = [leg.account for leg in message.legs]
-            if self._cap is not None:
-                names.append(f"book:{position_book(coordinator_of(message.transaction))}")
-        elif isinstance(message, Commit) and not again:
+        if isinstance(message, Prepare) or (isinstance(message, Commit) and not again):
             accounts = [leg.account for leg in message.legs]
         else:
             accounts = _accounts_in(await self._store.get(Transaction, message.transaction), message)
-        return [*names, *account_locks(accounts)], accounts
+        return self._rhythm.locks_of(message.transaction, accounts, [sender]), accounts
 
     async def _prepare(self, moment: Moment, clock: int, prepare: Prepare, accounts: Sequence[str]) -> Step:
         """Vote. All that the prepare names is this moment's alone."""
@@ -213,7 +204,7 @@ class Participating:
             sender_clock=clock,
             consents=await consents_on(moment, prepare.legs),
             position=await moment.get(Book, position) or Book(position),
-            cap=MAX_BALANCE if self._cap is None else self._cap,
+            cap=self._rhythm.most_owed,
             reaches_back_to=self._store.reaches_back_to,
         )
         step = participant.step(Event.PREPARE, situation)
@@ -255,7 +246,8 @@ class Participating:
                     tried.extend(row.decided_at for row in step.changes if isinstance(row, Heuristic))
                 return step
 
-            step = await self._rhythm.decide([transaction_lock(transaction), *account_locks(accounts)], feed)
+            names = self._rhythm.locks_of(transaction, accounts, [coordinator_of(transaction)])
+            step = await self._rhythm.decide(names, feed)
             if step is not None:
                 self._heard(transaction, step, at)
                 return step

@@ -17,7 +17,7 @@ from typing import Final
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import MAX_CONSENTS
-from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, transaction_lock
 from distribank.breakages import Unreachable
 from distribank.core import resupplying
 from distribank.core.consents import Consent
@@ -268,9 +268,12 @@ class Restoring:
         """Everything that *some* decisions touch here."""
         names = [self._lock]
         for _, decision in some:
-            names.append(transaction_lock(decision.transaction))
-            if coordinator_of(decision.transaction) != self._rhythm.code:
-                names += account_locks(leg.account for leg in decision.legs)
+            coordinator = coordinator_of(decision.transaction)
+            if coordinator == self._rhythm.code:
+                names.append(transaction_lock(decision.transaction))
+            else:
+                accounts = [leg.account for leg in decision.legs]
+                names += self._rhythm.locks_of(decision.transaction, accounts, [coordinator])
         return names
 
     # The operator's part
@@ -301,6 +304,8 @@ class Restoring:
     ) -> Listed | Refusal:
         """Post what this bank had decided and lost, durably and once, against the accounts *named* (number, direction,
         centavos) and else against suspense. Where it was settled before, that is what is returned."""
+        lost = await self._store.get(Lost, transaction)
+        assert lost is not None, f"{transaction} was not lost"
         legs = [Leg(0, self._rhythm.code, *each) for each in named]
         accounts = [leg.account for leg in legs]
 
@@ -324,8 +329,7 @@ class Restoring:
             moment.persist(step)
             return step.transaction
 
-        names = [transaction_lock(transaction), *account_locks(accounts)]
-        settled = await self._rhythm.decide(names, decide)
+        settled = await self._rhythm.decide(self._rhythm.locks_of(transaction, accounts, lost.participants), decide)
         await self._store.flushed()
         if isinstance(settled, Refusal):
             return settled

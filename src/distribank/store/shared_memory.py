@@ -138,6 +138,8 @@ class SharedMemory:
         self.replicas: dict[str, Lease] = {}
         self.drivers: dict[tuple[type, str], str] = {}
         self.floor = self.disk.last_stamp
+        self.named: set[str] = set()
+        """Books that anybody has locked."""
         self._stamps: dict[str, int] = {}
         self._rows: dict[str, _Row] = {}
         self._sessions: dict[Session, None] = {}
@@ -431,6 +433,8 @@ class SharedMemoryStore(SharedStore):
             await self._trip(connection)
             known, rows = together.known[kind], self.disk.rows[kind]
             for key in wanted:
+                if kind is Book:
+                    self.server.named.add(key)
                 if key in rows or kind is Book:  # a book that is named is made
                     await self._have(connection, f"{prefix}:{key}")
                 known[key] = rows.get(key)
@@ -496,6 +500,8 @@ class SharedMemoryStore(SharedStore):
             session.pending.added[kind] += added
         session.stamps.update(dict.fromkeys(group.puts[Account], stamp))
         for name, (more, reserved) in together.books.items():
+            alone = f"book:{name}" in session.held or name not in self.server.named
+            assert alone, f"whoever writes to {name} locks it first, as others do: else two wait in a circle"
             before = session.books.get(name, (0, 0))
             session.books[name] = (before[0] + more, before[1] + reserved)
             together.known[Book].pop(name, None)
