@@ -465,12 +465,7 @@ class SharedMemoryStore(SharedStore):
         """The committed row of *kind* under its whole key, or ``None``."""
         await self._trip(connection)
         name = key[0] if len(key) == 1 else key
-        row = self.disk.rows[kind].get(name)
-        if kind is Book and name in connection.books:
-            more, reserved = connection.books[key[0]]
-            before = row or Book(key[0])
-            return Book(before.name, before.balance + more, before.reserved + reserved)
-        return row
+        return self.disk.rows[kind].get(name)
 
     async def ask(
         self, connection: Session, query: Query[R], key: tuple[str, ...], limit: int, after: tuple[int | str, ...]
@@ -484,7 +479,7 @@ class SharedMemoryStore(SharedStore):
         return ask(rows, query, key, after, limit)
 
     async def write_out(self, together: Together) -> None:
-        """Send what has been written so far to the server; nobody sees it before COMMIT."""
+        """Send what has been written so far, all but the books, to the server; nobody sees it before COMMIT."""
         session, group = together.connection, together.group
         await self._trip(session)
         stamp = group.last_stamp()
@@ -499,15 +494,15 @@ class SharedMemoryStore(SharedStore):
         for kind, added in group.added.items():
             session.pending.added[kind] += added
         session.stamps.update(dict.fromkeys(group.puts[Account], stamp))
-        for name, (more, reserved) in together.books.items():
-            alone = f"book:{name}" in session.held or name not in self.server.named
-            assert alone, f"whoever writes to {name} locks it first, as others do: else two wait in a circle"
-            before = session.books.get(name, (0, 0))
-            session.books[name] = (before[0] + more, before[1] + reserved)
-            together.known[Book].pop(name, None)
-        together.books = {}
         together.group = Group()
         together.group.writes = group.writes
+
+    async def _add_to_books(self, together: Together) -> None:
+        session = together.connection
+        for name in together.books:
+            alone = f"book:{name}" in session.held or name not in self.server.named
+            assert alone, f"whoever writes to {name} locks it first, as others do: else two wait in a circle"
+        session.books = together.books
 
     async def _say_alive(self, connection: Session, stamp: int = 0) -> None:
         """Within a write it is asked for as that lands: the row of a replica is locked until COMMIT, too."""
