@@ -22,14 +22,17 @@ from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic, Verdict
-from distribank.core.ledger import Book, EntryKind, position_book
-from distribank.core.protocol import Commit, Prepare, State, Transaction
+from distribank.core.ledger import SUSPENSE, Book, EntryKind, position_book
+from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, Transaction
 from distribank.core.refusals import Refusal
+from distribank.core.transfer import Direction
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
 from distribank.store import sharing
-from distribank.store.shared_memory import SharedMemoryStore
-from tests.weather import Gate, in_state, losing
+from distribank.store.memory import Disk
+from distribank.store.shared_memory import SharedMemory, SharedMemoryStore
+from tests.restores import backup, put_back
+from tests.weather import Gate, in_state, losing, nothing_about_outcomes
 from tests.world import CPFS, World, codes, world
 
 A, B = codes(2)
@@ -315,3 +318,45 @@ async def test_under_a_cap_what_was_left_in_doubt_locks_the_positions_that_it_wr
     for each in (told, forced):  # by inquiry
         await capped.until(partial(in_state, capped, A, each.transaction.id, State.COMMITTED))
     assert await capped.balance(A, here) == (700, 700)
+
+
+@pytest.mark.parametrize("lost", [Commit, Inquire], ids=["told by inquiry", "told by message"])
+async def test_a_correction_locks_suspense_which_it_may_write_to(lost: type[Message]) -> None:
+    async with world(2, shared=(B,)) as net:
+        here, there = await net.account(A), await net.account(B, 100)
+        await net.consent(B, there, A)
+        bank = net.at(B).bank
+        nothing = await bank.assigning.assign(Direction.CREDIT, 1, there, "she called", None, net.key(), "")
+        assert nothing.refusal is not None  # but whoever assigns has locked the book
+        net.weather = nothing_about_outcomes
+        done = await net.transfer(A, (A, here, 30), (B, there, -30), wait=0.1)
+        await net.until(partial(in_state, net, A, done.transaction.id, State.COMMITTING))
+        assert isinstance(await bank.participating.force(done.transaction.id, Verdict.ABORT, "she waits"), Heuristic)
+        await net.cash(B, there, 100, kind=EntryKind.WITHDRAWAL)
+        net.weather = losing(lost, "lose request")
+        await net.until(partial(in_state, net, B, done.transaction.id, State.COMMITTED))
+        assert net.servers[B].disk.rows[Book][SUSPENSE].balance == -30
+
+
+async def restored(net: World, taken: Disk) -> None:
+    """A dies with both of its processes and comes back on the backup *taken*; its books are locked now and then."""
+    for name in (A1, A2):
+        await net.crash(name)
+    net.servers[A] = SharedMemory(disk=put_back(net, A, taken))
+    net.servers[A].named |= {position_book(B), SUSPENSE}
+    del net.stores[A]
+    for name in (A1, A2):
+        await net.start(name)
+
+
+async def test_what_is_posted_anew_locks_the_books_that_it_writes_to(capped: World) -> None:
+    here, there = await capped.account(A), await capped.account(B, 500)
+    taken = await backup(capped, A)
+    done = await capped.transfer(B, (A, here, 100), (B, there, -100))
+    await capped.settle(done.transaction.id)
+    later = await capped.account(A)  # which the backup does not know
+    done = await capped.transfer(B, (A, later, 100), (B, there, -100))
+    await capped.settle(done.transaction.id)
+    await restored(capped, taken)
+    assert await capped.balance(A, here) == (100, 100)
+    assert capped.servers[A].disk.rows[Book][SUSPENSE].balance == 100

@@ -17,11 +17,12 @@ from typing import Final
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import MAX_CONSENTS
-from distribank.bank.rhythm import Moment, Rhythm, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, book_lock, transaction_lock
 from distribank.breakages import Unreachable
 from distribank.core import resupplying
 from distribank.core.consents import Consent
 from distribank.core.holders import Holder
+from distribank.core.ledger import SUSPENSE
 from distribank.core.protocol import (
     MAX_DECISIONS,
     Answer,
@@ -266,7 +267,7 @@ class Restoring:
 
     def _locks(self, some: Sequence[tuple[str, Decision]]) -> list[str]:
         """Everything that *some* decisions touch here."""
-        names = [self._lock]
+        names = [self._lock, book_lock(SUSPENSE)]
         for _, decision in some:
             coordinator = coordinator_of(decision.transaction)
             if coordinator == self._rhythm.code:
@@ -329,7 +330,8 @@ class Restoring:
             moment.persist(step)
             return step.transaction
 
-        settled = await self._rhythm.decide(self._rhythm.locks_of(transaction, accounts, lost.participants), decide)
+        names = [*self._rhythm.locks_of(transaction, accounts, lost.participants), book_lock(SUSPENSE)]
+        settled = await self._rhythm.decide(names, decide)
         await self._store.flushed()
         if isinstance(settled, Refusal):
             return settled

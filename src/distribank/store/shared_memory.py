@@ -30,6 +30,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
 from distribank.core.protocol import UNFINISHED, Record, Transaction
+from distribank.core.restoration import Restoration
 from distribank.ports import Chance, Query, Recount
 from distribank.store import sharing
 from distribank.store.group import KEY_OF, Group, Sweep
@@ -51,6 +52,7 @@ PREFIXES: Final[dict[str, type]] = {
     "company": Company,
     "counter": Counter,
     "holder": Holder,
+    "restoration": Restoration,
     "transaction": Transaction,
     "book": Book,
 }
