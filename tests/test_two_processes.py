@@ -360,3 +360,18 @@ async def test_what_is_posted_anew_locks_the_books_that_it_writes_to(capped: Wor
     await restored(capped, taken)
     assert await capped.balance(A, here) == (100, 100)
     assert capped.servers[A].disk.rows[Book][SUSPENSE].balance == 100
+
+
+async def test_what_was_settled_unheard_of_is_told_to_everyone_all_the_same(capped: World) -> None:
+    here, there = await capped.account(A, 500), await capped.account(B, 500)
+    taken = await backup(capped, A)
+    done = await capped.transfer(A, (A, here, -100), (B, there, 100))
+    await capped.settle(done.transaction.id)
+    await restored(capped, taken)
+    not_heard_of(capped)
+    legs = [(here, Direction.DEBIT, 60)]
+    settled = await capped.at(A).bank.restoring.settle(done.transaction.id, "her receipt", legs)
+    assert not isinstance(settled, Refusal)
+    await capped.settle(done.transaction.id)
+    assert await capped.balance(A, here) == (440, 440)
+    assert capped.servers[A].disk.rows[Book][SUSPENSE].balance == -40

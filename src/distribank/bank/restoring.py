@@ -310,11 +310,12 @@ class Restoring:
         legs = [Leg(0, self._rhythm.code, *each) for each in named]
         accounts = [leg.account for leg in legs]
 
-        async def decide(moment: Moment) -> Transaction | Refusal | None:
+        async def decide(moment: Moment) -> Transaction | Refusal:
             lost = await moment.get(Lost, transaction)
             assert lost is not None, f"{transaction} was not lost"
-            if await moment.get(Transaction, transaction) is not None:
-                return None
+            known = await moment.get(Transaction, transaction)
+            if known is not None:
+                return known
             present = await moment.get(Restoration, self._store.incarnation)
             silent = [b for b in lost.participants if present is not None and not present.has_told(b)]
             waiting = [bank for bank in silent if self._peers.view(bank) is not None]
@@ -327,6 +328,7 @@ class Restoring:
             step = resupplying.settle(self._rhythm.code, lost, legs, holder_id, ledger, reason, moment.now())
             if isinstance(step, Refusal):
                 return step
+            assert step.transaction is not None
             moment.persist(step)
             return step.transaction
 
@@ -335,7 +337,7 @@ class Restoring:
         await self._store.flushed()
         if isinstance(settled, Refusal):
             return settled
-        if settled is not None:
+        if settled.state is State.COMMITTING:  # found so, too: it may have landed unheard of, and be run again
             self._coordinating.hand_over(settled)  # from here it is a commit like any other
         found = await self.one(transaction)
         assert found is not None
