@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 
 from distribank import recovery
-from distribank.bank import KeyName, TransferResult
+from distribank.bank import KeyName, TransferResult, batching
 from distribank.breakages import OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
@@ -227,8 +227,8 @@ async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> 
     gate = net.weather = Gate(Prepare)
     items = [BatchItem(make_legs((A, here, -300), (B, there, 300)), None)]
     key = KeyName(holder.holder_id, "batches", "wages", "")
-    batching = net.banks[A1].bank.batching
-    ordered = asyncio.ensure_future(batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5))
+    one = net.banks[A1].bank
+    ordered = asyncio.ensure_future(one.batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5))
     await gate.reached.wait()
     (identity,) = net.servers[A].disk.rows[Transaction]
     await net.banks[A2].bank.coordinating.restart(identity)
@@ -236,6 +236,21 @@ async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> 
     (done,) = (await ordered).results
     assert isinstance(done, Transaction)
     assert (done.id != identity, done.state) in ((True, State.COMMITTING), (True, State.ENDED))
+
+
+async def test_a_batch_that_landed_unheard_of_is_run_though_too_many_run_by_now(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await net.account(A, 500), await net.account(A)
+    holder = await net.person(A)
+    items = [BatchItem(make_legs((A, here, -300), (A, there, 300)), None)]
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    net.servers[A].manners.note = lambda _what: monkeypatch.setattr(batching, "MAX_RUNNING", 0)
+    not_heard_of(net)
+    batch = net.at(A).bank.batching
+    done = await batch.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5)
+    assert (done.batch.finished_at is not None, batching.MAX_RUNNING) == (True, 0)
+    assert await net.balance(A, there) == (300, 300)
 
 
 async def test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long(

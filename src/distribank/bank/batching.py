@@ -85,7 +85,8 @@ class Batching:
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"
             else:
                 batch = new
-            if self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
+            landed = named is not None and batch.batch_id == new.batch_id  # unheard of, and this is run again
+            if not landed and self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
                 raise Busy
             if named is None:
                 moment.write([batch, key.names(batch.batch_id, batch.created_at)])
