@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
 from distribank import recovery
-from distribank.bank import KeyName, TransferResult, batching
+from distribank.bank import BatchResult, KeyName, TransferResult, batching
 from distribank.breakages import OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
@@ -202,6 +203,48 @@ async def test_nobody_is_told_of_an_interrupted_transfer_whose_key_has_run_anew(
     assert anew.transaction.id != identity
     with pytest.raises(OutcomeUnknown):
         await ordered
+
+
+async def test_an_answer_to_an_order_is_what_a_decision_of_its_own_has_seen(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is only read may not have reached the standby, and be lost in a failover."""
+    here, there = await net.account(A, 500), await net.account(B)
+    get, ahead = SharedMemoryStore.get, {State.PREPARING: State.COMMITTING}
+
+    async def read(store: SharedMemoryStore, kind: type[Any], *key: str) -> Any:
+        row = await get(store, kind, *key)
+        return replace(row, state=ahead.get(row.state, State.ABORTED)) if isinstance(row, Transaction) else row
+
+    async def order() -> State:
+        return (await net.transfer(A, (A, here, -300), (B, there, 300), key="rent", wait=0.1)).transaction.state
+
+    gate = net.weather = Gate(Prepare)
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedMemoryStore, "get", read)
+        assert [await order(), await order()] == [State.PREPARING, State.PREPARING]
+    gate.open.set()
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.settle(identity)
+    monkeypatch.setattr(SharedMemoryStore, "get", read)
+    assert await order() is State.ENDED
+
+
+async def test_an_answer_to_a_batch_waits_for_what_it_has_read(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = await net.account(A, 500), await net.account(A)
+    holder, bank = await net.person(A), net.at(A).bank
+    items = [BatchItem(make_legs((A, here, -300), (A, there, 300)), None)]
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    result, written = bank.batching._result, list[int]()
+
+    async def read(batch_id: str, *, replayed: bool = False) -> BatchResult:
+        found = await result(batch_id, replayed=replayed)
+        written.append(bank.store.stats.flushes)
+        return found
+
+    monkeypatch.setattr(bank.batching, "_result", read)
+    await bank.batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5)
+    assert [bank.store.stats.flushes] == [each + 1 for each in written]
 
 
 async def test_an_id_that_was_aborted_unheard_of_is_never_used_again(net: World) -> None:

@@ -55,7 +55,7 @@ class Ordering:
 
         The legs have passed ``check_legs``. Raises ``Busy``, ``KeyReused``, ``KeyInProgress`` and
         ``OutcomeUnknown``. Cancelled, the transfer goes on. What is returned survives a crash: decided, or begun and
-        durably found again under its key.
+        durably found again under its key; it is what a decision of this order's own has seen, and not only read.
         """
         if self._coordinating.under_way >= MAX_UNDER_WAY:
             raise Busy
@@ -65,8 +65,9 @@ class Ordering:
                 await self._promise_to_find(known, key)
             return TransferResult(drive.transaction)
         if known.state is State.PREPARING or _is_interrupted(known):
-            await self._promise_to_find(known, key)
-        return TransferResult(await self._durable(known.id), replayed)
+            known = await self._promise_to_find(known, key)
+        await self._store.flushed()
+        return TransferResult(known, replayed)
 
     async def order_and_finish(
         self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName
@@ -74,7 +75,8 @@ class Ordering:
         """The same for an item of a batch: returns once it is decided and acknowledged, or handed to recovery."""
         known, drive, _ = await self._begin(holder, legs, description, key)
         if drive is None:
-            return await self._durable(known.id)
+            await self._store.flushed()
+            return known
         await asyncio.shield(drive.finished)
         return drive.transaction
 
@@ -92,13 +94,6 @@ class Ordering:
             return {}
         positions = await positions_of(self._store, dict.fromkeys(banks, -1))
         return {bank: position_room(positions[position_book(bank)], self._rhythm.most_owed) for bank in banks}
-
-    async def _durable(self, transaction: str) -> Transaction:
-        """The transaction as it is now, once that is durable: nobody hears of it earlier."""
-        known = await self._store.get(Transaction, transaction)
-        assert known is not None, f"{transaction} is not in the store"
-        await self._store.flushed()
-        return known
 
     async def _begin(
         self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName
@@ -211,21 +206,23 @@ class Ordering:
             await asyncio.shield(drive.answerable)
         return True
 
-    async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
-        """A 202 is a promise: once this is durable the key finds this transfer, crash or not.
+    async def _promise_to_find(self, known: Transaction, key: KeyName) -> Transaction:
+        """A 202 is a promise: once this is durable the key finds this transfer, crash or not. As it then stands.
 
         So is the word that it was interrupted, by another process of this bank. Raises ``OutcomeUnknown`` where
         somebody has asked again before, and the key has run anew.
         """
 
-        async def promise(moment: Moment) -> bool:
+        async def promise(moment: Moment) -> Transaction | None:
             named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
             if named is not None and named.subject == known.id and not named.answered:
                 moment.write([replace(named, answered=True)])
-            return named is None or named.subject == known.id
+            return await moment.get(Transaction, known.id) if named is None or named.subject == known.id else None
 
-        if not await self._rhythm.decide([key.lock], promise):
+        promised = await self._rhythm.decide([key.lock], promise)
+        if promised is None:
             raise OutcomeUnknown(known.id)
+        return promised
 
 
 def _is_interrupted(known: Transaction) -> bool:
