@@ -48,7 +48,7 @@ class MortalStore(PostgresStore):
             task.cancel()
         if self._writer is not None:
             self._writer.terminate()
-        self._readers.terminate()
+        self._let_go()
 
 
 def nobody_holds(store: MemoryStore | MortalStore) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import apsw
+import asyncpg
 import pytest
 
 from distribank.breakages import DurabilityLost, StoreInUse, StoreUnusable
@@ -245,12 +246,24 @@ async def test_who_starts_on_the_present_schema_waits_for_no_backup(shared: OnPo
 async def test_a_long_pause_of_one_side_does_not_end_the_other(
     shared: OnPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bank's own connections are ended by the server when they pause in a transaction; these wait for each other."""
+    """A bank's own connections are ended by the server when they pause in a transaction, and what they ask has to be
+    answered soon; these wait for each other."""
     await filled(shared, sound_books())
     monkeypatch.setattr(postgres_opening, "IDLE_IN_TRANSACTION_MS", 1)
+    monkeypatch.setattr(postgres_opening, "COMMAND_S", 0.000_1)
     async with copying.leaving(shared.url, BANK, shared.marker, "there") as source:
         await asyncio.sleep(0.05)
         assert (await source.recount()).customers == 750
+
+
+async def test_a_server_that_says_nothing_is_named_with_what_was_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(**_settings: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncpg, "connect", never)
+    with pytest.raises(StoreUnusable, match="db/bank cannot be used: TimeoutError"):
+        async with postgres_copying.reading("postgresql://db/bank"):
+            pass
 
 
 def elsewhere(directory: Path) -> OnSqlite:

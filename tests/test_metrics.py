@@ -17,6 +17,7 @@ PROMISED = {
     "distribank_oldest_in_doubt_seconds": NONE,
     "distribank_forced": NONE,
     "distribank_unacknowledged_commits": NONE,
+    "distribank_undecided": NONE,
     "distribank_lock_wait_seconds": NONE,
     "distribank_flush_seconds": NONE,
     "distribank_flush_batch_size": NONE,

@@ -58,9 +58,65 @@ def test_every_alert_has_a_test_and_a_word_in_the_manual() -> None:
     named = set(re.findall(r"- alert: (\w+)", (OBSERVABILITY / "alerts.yml").read_text(encoding="utf-8")))
     tested = (OBSERVABILITY / "alerts.test.yml").read_text(encoding="utf-8")
 
-    assert len(named) == 11
+    assert len(named) == 13
     assert named == set(re.findall(r"alertname: (\w+)\n\s+exp_alerts:\n", tested))
     assert named == set(re.findall(r"^\| `([A-Z]\w+)` \|", DOCUMENT, re.MULTILINE))
+
+
+OF_A_BANK = (
+    *("in_doubt", "oldest_in_doubt_seconds", "forced", "unacknowledged_commits", "undecided"),
+    "position_centavos",
+)
+"""What is read from the database: every replica says the same."""
+
+
+def test_what_every_replica_says_of_its_bank_is_counted_once() -> None:
+    asked = [*questions(), *re.findall(r"expr: (.*)", (OBSERVABILITY / "alerts.yml").read_text(encoding="utf-8"))]
+    for name in OF_A_BANK:
+        naming = [expression for expression in asked if f"distribank_{name}" in expression]
+        assert naming, name
+        for expression in naming:
+            assert re.search(rf"max(?: by \(bank(?:, peer)?\) )?\(distribank_{name}\)", expression), expression
+
+
+@needs_prometheus
+def test_a_bank_of_two_replicas_of_which_one_is_away_looks_like_any_other_on_the_dashboard(tmp_path: Path) -> None:
+    first, second, other = (
+        f'job="banks",bank="{bank}",instance="{instance}"'
+        for bank, instance in (("99990001", "bank-001a"), ("99990001", "bank-001b"), ("99990002", "bank-002a"))
+    )
+    series = {
+        f'distribank_position_centavos{{peer="99990002",{first}}}': "500 _",
+        f'distribank_position_centavos{{peer="99990002",{second}}}': "500 500",
+        f'distribank_position_centavos{{peer="99990001",{other}}}': "-500 -500",
+        **{f"up{{{who}}}": "1 1" for who in (second, other)},
+        f"up{{{first}}}": "1 0",
+        **{f"distribank_audit_ok{{{who}}}": ok for who, ok in ((first, "0 0"), (second, "1 1"))},
+        **{f"distribank_audit_findings{{{who}}}": found for who, found in ((first, "3 3"), (second, "0 0"))},
+        **{f"distribank_audit_timestamp_seconds{{{who}}}": at for who, at in ((first, "1 1"), (second, "2 2"))},
+    }
+    expected = {
+        "Positions of all banks together": ["{}", 0],
+        "Banks that answer": ["{}", 2],
+        "The books": ["{}", 1],
+        "Findings of the last audit": ['{bank="99990001"}', 0],
+    }
+    checks = [
+        {
+            "expr": target["expr"],
+            "eval_time": moment,
+            "exp_samples": [dict(zip(("labels", "value"), expected[panel["title"]], strict=True))],
+        }
+        for panel in DASHBOARD["panels"]
+        if panel["title"] in expected
+        for target in panel["targets"]
+        for moment in ("0s", "5s")
+    ]
+    assert len(checks) == 10
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    tests = [{"interval": "5s", "input_series": given, "promql_expr_test": checks}]
+    (tmp_path / "dashboard.yml").write_text(json.dumps({"evaluation_interval": "5s", "tests": tests}))
+    assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "dashboard.yml"))
 
 
 @contextmanager

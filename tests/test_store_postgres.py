@@ -20,8 +20,9 @@ from distribank.core.restoration import Restoration
 from distribank.ports import Unit
 from distribank.store import postgres_backup, postgres_opening, put, sharing
 from distribank.store import postgres_words as words
-from distribank.store.postgres import PostgresStore
+from distribank.store.postgres import READERS, PostgresStore
 from tests.postgres_server import Server, shared_server
+from tests.processes import until
 from tests.stores import (
     STAMP,
     OnPostgres,
@@ -187,6 +188,138 @@ async def test_an_idle_replica_stays_alive_and_a_silent_one_is_buried_after_its_
     await put(two[1], [record(transaction_id(1), 1)])  # whoever went on saying so is alive
 
 
+async def test_a_replica_that_reads_at_length_says_that_it_is_alive(
+    two: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "LEASE_S", 2.0)
+    monkeypatch.setattr(sharing, "BEAT_S", 0.25)
+    await put(two[0], [transaction(1)])
+    reading = [asyncio.ensure_future(two[0]._reading(sleep_there)) for _ in range(READERS)]
+    for _ in range(8):
+        assert await two[1].claim(9) == []
+        await asyncio.sleep(0.5)
+    assert not any(each.done() for each in reading)
+    await asyncio.gather(*reading)
+
+
+async def sleep_there(connection: Any) -> None:
+    await connection.execute("SELECT pg_sleep(6)")
+
+
+async def test_a_database_at_which_every_commit_waits_for_long_costs_no_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its standby is started again: nobody can say that it is alive, and nobody is dead."""
+    monkeypatch.setattr(sharing, "LEASE_S", 1.0)
+    monkeypatch.setattr(sharing, "BEAT_S", 0.25)
+    server = Server().make().start()
+    place = OnPostgres(tmp_path)
+    try:
+        place.url = server.url()
+        two = [await place.opened(), await place.opened()]
+        await put(two[0], [transaction(1)])
+        looking = asyncio.ensure_future(look_on(two))
+        await asyncio.sleep(2)
+        await standby_is(server, "nobody")
+        await asyncio.sleep(3)
+        await standby_is(server, "")
+        await asyncio.sleep(3)
+        looking.cancel()
+        assert place.broken == []
+        await put(two[1], [transaction(2)])
+        for store in two:
+            await store.close()
+    finally:
+        server.stop()
+
+
+async def look_on(stores: list[PostgresStore]) -> None:
+    """As their recovery does, whether or not the look before has ended."""
+    async with asyncio.TaskGroup() as group:
+        while True:
+            for store in stores:
+                group.create_task(store.claim(9))
+            await asyncio.sleep(0.25)
+
+
+async def standby_is(server: Server, name: str) -> None:
+    """Every COMMIT waits from now on until the standby of that name has it."""
+    await server.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    await server.execute("SELECT pg_reload_conf()")
+
+
+# Which server this is ---------------------------------------------------------------------------------------------
+
+
+async def test_a_primary_that_was_replaced_is_not_read_from_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.5)
+    primary = Server().make().start()
+    standby = Server().follow(primary, "standby").start()
+    place = OnPostgres(tmp_path)
+    try:
+        await standby_is(primary, "standby")
+        place.url = primary.url("postgres", standby)
+        store = await place.opened()
+        await put(store, [account(1)])
+        primary.kill()
+        standby.promote()
+        monkeypatch.setattr(sharing, "AWAY_S", 60.0)
+        await put(store, [account(2)])
+        monkeypatch.setattr(sharing, "AWAY_S", 0.5)
+        await standby_is(primary.start(), "")
+        await standby.execute(f"SELECT pg_terminate_backend({store._writer.get_server_pid()})")
+        await store._readers.expire_connections()
+        with pytest.raises(StoreAway):
+            await store.get(Account, number(2))
+        with pytest.raises(StoreAway):
+            await put(store, [account(3)])
+        primary.stop()
+        monkeypatch.setattr(sharing, "AWAY_S", 60.0)
+        assert await store.get(Account, number(2)) == account(2)
+        await put(store, [account(3)])
+        await store.close()
+    finally:
+        standby.stop()
+        primary.stop()
+
+
+async def test_a_server_that_comes_to_flush_no_more_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "AWAY_S", 0.5)
+    server = Server().make().start()
+    place = OnPostgres(tmp_path)
+    try:
+        place.url = server.url()
+        store = await place.opened()
+        await put(store, [account(1)])
+        await server.execute("ALTER ROLE postgres SET synchronous_commit = off")
+        await server.execute(f"SELECT pg_terminate_backend({store._writer.get_server_pid()})")
+        with pytest.raises(StoreAway):
+            await put(store, [account(2)])
+        assert "synchronous_commit = off: set it to on" in caplog.text
+        await server.execute("ALTER ROLE postgres RESET synchronous_commit")
+        await put(store, [account(2)])
+        await store.close()
+    finally:
+        server.stop()
+
+
+async def test_a_bank_whose_connections_lose_their_time_outs_on_the_way_does_not_start(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_time_outs(url: str) -> dict[str, Any]:
+        settings = settings_of(url)
+        return {**settings, "server_settings": {"application_name": "a pooler's"}}
+
+    settings_of = postgres_opening.settings_of
+    monkeypatch.setattr(postgres_opening, "settings_of", without_time_outs)
+    with pytest.raises(StoreUnusable, match="drops the settings of a connection"):
+        await place.opened()
+
+
 # A connection that is lost ----------------------------------------------------------------------------------------
 
 
@@ -256,8 +389,6 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
         assert not store.within_reach
         monkeypatch.undo()
         server.start()
-        store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
-        monkeypatch.setattr(sharing, "BEAT_S", 60.0)  # how often it claims what it drives itself
         assert [row.id for row in await store.claim(10)] == [transaction_id(1)]  # all that it drives, once
         assert await store.claim(10) == []
         await put(store, [transaction(2)])
@@ -265,6 +396,93 @@ async def test_what_is_not_decided_in_time_is_unknown_and_claimed_later(
         await store.close()
     finally:
         server.stop()
+
+
+async def test_a_write_that_met_anothers_is_run_again_over_the_same_connection(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], deposit(account(1), 1))
+    writer = two[0]._writer
+    await writer.execute("SET lock_timeout = 100")
+    missing: list[bool] = []
+
+    async def meet(unit: Unit) -> None:
+        missing.append(await unit.get(Transaction, tombstone(2).id) is None)
+        if missing == [True]:
+            await put(two[1], [tombstone(2)])
+        if missing[-1]:
+            unit.write([tombstone(2)])
+
+    await two[0].decide([f"transaction:{tombstone(2).id}"], meet)
+    assert missing == [True, False]
+    taken = asyncio.Event()
+
+    async def keep(_unit: Unit) -> None:
+        taken.set()
+        await asyncio.sleep(0.5)
+
+    keeping = asyncio.ensure_future(two[1].decide(NAMES, keep))
+    await taken.wait()
+    assert await two[0].decide(NAMES, pay_in) == 1
+    await keeping
+    assert two[0]._writer is writer
+
+
+async def test_where_the_connection_that_met_anothers_is_lost_the_next_attempt_has_a_new_one(
+    two: list[PostgresStore],
+) -> None:
+    await put(two[0], deposit(account(1), 1))
+    runs: list[int] = []
+
+    async def meet(unit: Unit) -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            two[0]._writer.terminate()
+            raise asyncpg.DeadlockDetectedError
+        return await pay_in(unit)
+
+    assert await two[0].decide(NAMES, meet) == 1
+    assert len(runs) == 2
+
+
+async def test_a_role_that_may_not_sign_in_for_a_while_is_a_database_that_is_away(place: OnPostgres) -> None:
+    """As where its password is changed before the bank knows the new one."""
+    await (await place.opened()).close()
+    await shared_server().execute("CREATE ROLE teller LOGIN SUPERUSER")
+    address, place.url = place.url, place.url.replace("postgres@", "teller@", 1)
+    store = await place.opened()
+    place.url = address
+    try:
+        await put(store, deposit(account(1), 1))
+        await shared_server().execute("ALTER ROLE teller NOLOGIN")
+        store._writer.terminate()
+        paying = asyncio.ensure_future(store.decide(NAMES, pay_in))
+        await asyncio.sleep(0.5)
+        assert not paying.done()
+        await shared_server().execute("ALTER ROLE teller LOGIN")
+        assert await paying == 1
+        assert place.broken == []
+    finally:
+        await store.close()
+        await shared_server().execute("DROP ROLE teller")
+
+
+@pytest.mark.parametrize("error", [asyncpg.InvalidPasswordError, asyncpg.InvalidCatalogNameError])
+async def test_whatever_the_server_has_against_who_signs_in_may_pass(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    store = await place.opened()
+    refused, connect = [error("no")] * 2, asyncpg.connect
+
+    async def refuse(*address: str, **settings: Any) -> Any:
+        if refused:
+            raise refused.pop()
+        return await connect(*address, **settings)
+
+    monkeypatch.setattr(asyncpg, "connect", refuse)
+    await put(store, deposit(account(1), 1))
+    assert (refused, place.broken) == ([], [])
+    await store.close()
 
 
 # Which database this is -------------------------------------------------------------------------------------------
@@ -327,6 +545,17 @@ async def test_a_server_that_cannot_be_reached_is_named_without_its_password(tmp
     assert "secret" not in str(refused.value)
 
 
+async def test_a_server_that_says_nothing_is_named_with_what_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say_nothing(**_settings: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(asyncpg, "connect", say_nothing)
+    with pytest.raises(StoreUnusable, match="cannot be used: TimeoutError; check"):
+        await PostgresStore.open("postgresql://127.0.0.1:1/bank", bank="00000001", marker=tmp_path / "m", now_ms=1)
+
+
 OLDER = {4: "postgres_schema_4.sql"}
 
 
@@ -351,6 +580,29 @@ async def test_an_older_database_is_migrated_with_its_data_once(place: OnPostgre
     await (await fresh.opened()).close()
     assert await schema_of(place) == await schema_of(fresh)
     await fresh.leave()
+
+
+async def test_a_migration_takes_its_time_and_who_starts_meanwhile_waits_for_it(
+    place: OnPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.url = (await shared_server().database()).replace("?", "?statement_timeout=2000&")
+    await in_database(place, (FIXTURES / OLDER[4]).read_text())
+    await in_database(place, words.INSERT_META, 4, "00000001", "a" * 32, 0)
+    script = postgres_opening._script
+    monkeypatch.setattr(postgres_opening, "_script", lambda name: f"{script(name)}; SELECT pg_sleep(3)")
+    monkeypatch.setattr(postgres_opening, "COMMAND_S", 2.0)
+    monkeypatch.setattr(postgres_opening, "LOCK_WAIT_MS", 500)
+    migrating = asyncio.create_task(place.opened())
+    sleeping = "SELECT count(*) AS found FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+    async def sleeps() -> bool:
+        return [row["found"] for row in await shared_server().fetch(sleeping)] == [1]
+
+    await until(sleeps, "the first one migrates")
+    stores = await asyncio.gather(migrating, place.opened())
+    assert {store.incarnation for store in stores} == {"a" * 32}
+    for store in stores:
+        await store.close()
 
 
 async def schema_of(place: OnPostgres) -> list[tuple[Any, ...]]:

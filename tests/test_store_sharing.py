@@ -7,6 +7,7 @@ same ``store.sharing``.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from distribank.core.ledger import Account, Book, Reservation
 from distribank.core.protocol import State, Transaction
 from distribank.ports import Unit
 from distribank.store import put, sharing
+from distribank.store.shared_memory import Away
 from distribank.store.sharing import SharedStore
 from tests.stores import (
     STAMP,
@@ -34,6 +36,7 @@ from tests.stores import (
     number,
     transaction,
     transaction_id,
+    turn,
 )
 
 LEASE_S = 2.0
@@ -178,6 +181,100 @@ async def test_a_book_that_nobody_has_written_to_yet_is_had_alone_like_any_other
     assert sorted(seen) == [0, 10]
 
 
+async def look_for(unit: Unit, serial: int) -> IdempotencyKey | None:
+    return await unit.get(IdempotencyKey, "h1", "/v1/transfers", f"key-{serial}")
+
+
+def lock_of(serial: int) -> str:
+    return KeyName("h1", "/v1/transfers", f"key-{serial}", "").lock
+
+
+async def test_many_of_whom_one_meets_another_row_at_each_attempt_are_all_decided(bank: Bank) -> None:
+    """A holder sends the same keys to two replicas, with other content: what one decides together meets the other's."""
+    one, other = await bank.replica(), await bank.replica()
+    met: list[Any] = []
+
+    async def claim(unit: Unit, serial: int) -> str:
+        known = await look_for(unit, serial)
+        if known is None:
+            if not any(write is unit._together for write in met):  # type: ignore[attr-defined]
+                met.append(unit._together)  # type: ignore[attr-defined]
+                await put(other, [replace(key(serial, 5), subject="theirs")])
+            unit.write([known := key(serial, 5)])
+        return known.subject
+
+    serials = range(3 * sharing.MET)
+    said = await asyncio.gather(*(one.decide([lock_of(n)], lambda unit, n=n: claim(unit, n)) for n in serials))
+    assert said == ["theirs" for _ in serials]
+    assert bank.place.broken == []
+
+
+async def test_one_who_meets_another_row_at_each_attempt_is_decided(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    serials = range(3 * sharing.MET)
+
+    async def claim(unit: Unit) -> int:
+        missing = [n for n in serials if await look_for(unit, n) is None]
+        if missing:
+            await put(other, [key(missing[0], 5)])
+        unit.write([key(n, 5) for n in missing])
+        return len(missing)
+
+    assert await one.decide([lock_of(n) for n in serials], claim) == 0
+    assert bank.place.broken == []
+
+
+async def test_one_who_meets_rows_that_no_attempt_finds_fails_alone(bank: Bank) -> None:
+    one, other = await bank.replica(), await bank.replica()
+    runs: list[int] = []
+
+    async def bug(unit: Unit) -> None:
+        runs.append(serial := 100 + len(runs))
+        assert await look_for(unit, serial) is None  # without having named it
+        await put(other, [key(serial, 5)])
+        unit.write([key(serial, 5)])
+
+    async def claim(unit: Unit, serial: int) -> None:
+        unit.write([key(serial, 5)])
+
+    others = [asyncio.ensure_future(one.decide([lock_of(n)], lambda unit, n=n: claim(unit, n))) for n in range(6)]
+    with pytest.raises(AssertionError, match="what is there already"):
+        await one.decide([lock_of(9)], bug)
+    await asyncio.gather(*others, one.decide([lock_of(8)], lambda unit: claim(unit, 8)))
+    assert sharing.MET < len(runs) < 2 * sharing.MET
+    assert bank.place.broken == []
+
+
+async def test_a_write_is_as_short_as_its_names_are_few(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "NAMES", 10)
+    store = await bank.replica()
+    named = [3, 3, 4, 1, 25, 3]
+    decided = [store.decide([lock_of(n) for n in range(many)], look_at_nothing) for many in named]
+    await asyncio.gather(*decided)
+    assert bank.place.flushes == [3, 1, 1, 1]
+
+
+async def look_at_nothing(_unit: Unit) -> None:
+    """A decision that takes no time."""
+
+
+async def test_others_have_their_turn_between_the_bodies_of_one_write(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "BREATH_S", 0.0)
+    store = await simulated.replica()
+    turns: list[str] = []
+
+    async def compute(_unit: Unit) -> None:
+        asyncio.get_running_loop().call_soon(turns.append, "another's")
+        time.sleep(0.001)  # noqa: ASYNC251 - it computes
+        turns.append("its own")
+
+    await asyncio.gather(*(store.decide((), compute) for _ in range(3)))
+    assert turns[:5] == ["its own", "another's", "its own", "another's", "its own"]
+    assert simulated.place.flushes == [3]
+
+
 # Stamps -----------------------------------------------------------------------------------------------------------
 
 
@@ -256,7 +353,7 @@ async def test_a_replica_that_was_thought_dead_writes_nothing_more_and_stops(ban
     await put(one, [transaction(1), account(1)])
     await fall_silent(one)
     other = await bank.replica()
-    assert await other.claim(9) == []  # its lease has not run out
+    assert await other.claim(9) == []  # it has not been silent for long
     await asyncio.sleep(LEASE_S * 1.5)
     assert [row.id for row in await other.claim(9)] == [transaction_id(1)]
     wake_up(one)
@@ -274,6 +371,7 @@ async def test_a_replica_that_was_out_of_reach_itself_buries_nobody_yet(simulate
         simulated.replicas.remove(one)
         await fall_silent(one)
         other._steady_since = asyncio.get_running_loop().time() + LEASE_S  # as its beat notes that nobody answers it
+        assert await other.claim(9) == []
         await asyncio.sleep(LEASE_S * 1.5)
         assert await other.claim(9) == []
         await asyncio.sleep(LEASE_S)
@@ -320,31 +418,87 @@ async def test_a_decision_whose_commit_is_not_heard_of_is_run_again_and_done_onc
     assert (await store.recount()).customers == 2
 
 
-async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(simulated: Bank) -> None:
+async def test_what_has_landed_unheard_of_is_followed_though_its_caller_went_and_its_write_met_another(
+    simulated: Bank,
+) -> None:
+    store, other = await simulated.replica(), await simulated.replica()
+    await put(store, deposit(account(1), 1))
+    fates = ["unheard of"]
+    store.server.manners.fate = lambda: fates.pop() if fates else ""
+    runs: list[int] = []
+
+    async def meet(unit: Unit) -> None:
+        runs.append(len(runs))
+        if len(runs) == 2 and await look_for(unit, 2) is None:
+            paying.cancel()
+            await put(other, [key(2, 5)])
+            unit.write([key(2, 5)])
+
+    followed: list[str] = []
+    meeting = asyncio.ensure_future(store.decide([], meet))
+    paying = asyncio.ensure_future(store.decide([ACCOUNT, KEY], once, followed.append))
+    await meeting
+    await store.decide([], look_at_nothing)
+    assert (len(runs), followed) == (3, ["found"])
+
+
+async def test_a_loss_without_words_is_named_by_its_kind(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await simulated.replica()
+    lost, begin = [Away()], store._begin
+
+    async def fail_once() -> Any:
+        if lost:
+            raise lost.pop()
+        return await begin()
+
+    monkeypatch.setattr(store, "_begin", fail_once)
+    await put(store, [account(1)])
+    assert "the database is out of reach (Away)" in caplog.text
+
+
+async def test_what_became_of_a_decision_whose_server_stays_away_is_unknown(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For however long it stays away: behind that, all that may have been done is found."""
     store = await simulated.replica()
     await put(store, [transaction(1)])
     store.server.manners.fate = lambda: "unheard of"
-    sharing_away, sharing.AWAY_S = sharing.AWAY_S, 0.1  # type: ignore[misc]
-    try:
+    with monkeypatch.context() as moment:
+        moment.setattr(sharing, "AWAY_S", 0.1)
         with pytest.raises(StoreAway):
             await put(store, [transaction(2)])
-    finally:
-        sharing.AWAY_S = sharing_away  # type: ignore[misc]
+    monkeypatch.setattr(sharing, "LEASE_S", 0.1)
+    await asyncio.sleep(0.5)
     store.server.manners.fate = lambda: ""
     assert await store.get(Transaction, transaction_id(2)) == transaction(2)
     everything = [transaction_id(1), transaction_id(2)]
     assert [row.id for row in await store.claim(9)] == everything  # whatever it drives
     assert await store.claim(9) == []
-    store._asked[Transaction] -= sharing.BEAT_S
-    assert [row.id for row in await store.claim(9)] == everything  # a COMMIT may land late
-    store._asked[Transaction] -= sharing.BEAT_S
-    store._unheard[Transaction] -= sharing.LEASE_S
-    assert await store.claim(9) == []
+
+
+async def test_a_commit_that_lands_late_is_waited_for_before_what_it_may_have_left_is_asked_for(
+    simulated: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await simulated.replica()
+    manners = store.server.manners
+    monkeypatch.setattr(manners, "commit", lambda: 1.0)
+    monkeypatch.setattr(manners, "keep", lambda: True)
+    monkeypatch.setattr(sharing, "AWAY_S", 0.0)
+    putting = asyncio.ensure_future(put(store, [transaction(1)]))
+    await turn(50)
+    assert store.is_flushing
+    store.cut_off(0.2)
+    with pytest.raises(StoreAway):
+        await putting
+    await asyncio.sleep(0.3)
+    assert store.disk.rows[Transaction] == {}
+    assert [row.id for row in await store.claim(9)] == [transaction_id(1)]
 
 
 async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unheard_of(simulated: Bank) -> None:
     store = await simulated.replica()
-    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60
     landed: list[Any] = []
     store.server.manners.landing = landed.append
     store.server.manners.statement = lambda: (
@@ -361,12 +515,12 @@ async def test_what_is_being_written_is_not_among_what_a_replica_may_drive_unhea
     await begun.wait()
     claimed: list[Any] = []
     while not told:
-        store._asked[Transaction] -= sharing.BEAT_S
+        store._unheard[Transaction] = 1
         claimed += await store.claim(9)
         await asyncio.sleep(0)
     await writing
     assert claimed == []
-    store._asked[Transaction] -= sharing.BEAT_S
+    store._unheard[Transaction] = 1
     assert [row.id for row in await store.claim(9)] == [transaction_id(1)]
 
 

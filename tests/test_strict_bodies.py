@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from distribank.api import paging
 from tests.counter_hall import Hall, hall
 from tests.world import CPFS
 
@@ -309,6 +310,29 @@ async def test_a_cursor_that_is_none_of_the_banks_is_invalid_cursor(bank: Hall, 
 
     if (path, cursor) != ("/v1/accounts/{}/statement", "WzFd"):  # that is [1], a change number
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor"), answer.text
+
+
+LISTS: dict[str, list[int]] = {
+    "/v1/accounts": [],
+    "/v1/transfers": [1],
+    "/v1/consents": [1],
+    "/v1/operator/heuristics": [1],
+    "/v1/operator/suspense": [1, 1],
+    "/v1/operator/restoration": [1],
+}
+"""Each list whose cursor ends with a text, and what stands before that."""
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_a_cursor_holds_no_text_that_some_store_cannot_take(bank: Hall, path: str) -> None:
+    who = await bank.operator() if "operator" in path else await bank.sign_in()
+    for text in ("\0", "x\0", "\x1f", "\x7f"):
+        cursor = paging.encode((*LISTS[path], text))
+        answer = await bank.client().get(f"{path}?cursor={cursor}", headers=who)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor"), answer.text
+
+    greatest = paging.encode((*(2**63 - 1 for _ in LISTS[path]), "~"))
+    assert (await bank.client().get(f"{path}?cursor={greatest}", headers=who)).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["%00", "%FF", "x" * 5000, "..%2f..", "%F0%9F%98%80", "'--", "1"])

@@ -14,10 +14,11 @@ from distribank.api.answers import transfers as answers
 from distribank.api.answers.batches import Batch
 from distribank.api.answers.network import Network
 from distribank.api.answers.words import Items, Page
+from distribank.bank.reading import OVERDUE_MS
 from distribank.core.documents import account_number
 from distribank.core.protocol import Message, Prepare
 from tests.counter_hall import CONSENT, Hall, check, hall, leg, order
-from tests.weather import once_voted
+from tests.weather import Gate, once_voted
 
 A, B, C = "99990001", "99990002", "99990003"
 
@@ -423,6 +424,29 @@ async def test_what_is_in_doubt_is_listed_with_why_and_can_be_asked_about_again(
     assert asked.status_code in (200, 404)  # 404 if the bank's own recovery was quicker
     await banks.world.settle(doubt["transfer_id"])
     assert (await client.post(address, headers=operator)).status_code == 404
+
+
+async def test_what_is_not_decided_in_time_is_listed_and_counted_on_its_own(banks: Hall) -> None:
+    here, there = await banks.account("10.00"), await banks.account("0.00", 1, B)
+    banks.world.weather = gate = Gate(Prepare)
+    accepted = await order(banks, [leg(A, here, "1.00")], [leg(B, there, "1.00")], Prefer="respond-async")
+    await gate.reached.wait()
+    driven = banks.world.banks[A].bank.coordinating.live(accepted.json()["transfer_id"])
+    assert driven is not None
+    operator, client, clock = await banks.operator(), banks.client(A), banks.world.clock
+    clock.now = driven.transaction.vote_by + OVERDUE_MS
+    assert (await client.get("/v1/operator/in-doubt", headers=operator)).json()["items"] == []
+
+    clock.now += 1
+
+    listed = check(Items[desk.InDoubt], await client.get("/v1/operator/in-doubt", headers=operator))
+    (doubt,) = listed["items"]
+    assert (doubt["role"], doubt["status"], doubt["in_doubt"]) == ("coordinator", "pending", False)
+    assert "undecided, though the time for votes is over" in doubt["why"]
+    await client.get("/metrics", headers=operator)
+    metrics = banks.world.banks[A].bank.metrics
+    assert [gauge._value.get() for gauge in (metrics.undecided, metrics.unacknowledged, metrics.in_doubt)] == [1, 0, 0]
+    gate.open.set()
 
 
 async def test_positions_with_every_peer_and_books_agree_with_what_moved(banks: Hall) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from distribank import recovery
 from distribank.bank import BatchResult, KeyName, TransferResult, batching
-from distribank.breakages import OutcomeUnknown, StoreAway
+from distribank.breakages import DurabilityLost, OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
 from distribank.core.consents import Consent
@@ -102,7 +102,7 @@ async def test_what_a_process_takes_to_be_its_own_and_drives_is_not_aborted(net:
     await gate.reached.wait()
     store = net.banks[A1].bank.store
     assert isinstance(store, SharedMemoryStore)
-    store._unheard[Transaction] = asyncio.get_running_loop().time() + 60  # as where a decision was given up
+    store._unheard[Transaction] = 1  # as where a decision was given up
     assert await net.banks[A1].recovery._claim() == 1
     gate.open.set()
     assert (await ordered).transaction.state in (State.COMMITTING, State.ENDED)
@@ -128,6 +128,32 @@ async def test_a_database_that_is_away_is_no_bug_and_what_was_under_way_is_finis
     await asyncio.sleep(1.0)
     await net.settle(identity)
     assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_what_begins_behind_the_end_of_its_process_is_left_to_the_other(net: World) -> None:
+    here, there = await net.account(A, 500), await net.account(B)
+    one = net.banks[A1]
+    store = one.bank.store
+    assert isinstance(store, SharedMemoryStore)
+    broken: list[DurabilityLost] = []
+    store._on_broken = broken.append
+    committing = asyncio.Event()
+
+    def slowly() -> float:
+        committing.set()
+        return 0.5
+
+    net.servers[A].manners.commit = slowly
+    ordered = asyncio.ensure_future(net.transfer(A, (A, here, -300), (B, there, 300)))
+    await committing.wait()
+    ordered.cancel()
+    one.stop.set()
+    await one.stopped
+    await store.close()
+    assert broken == []
+    net.stores[A] = net.banks[A2].bank.store
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.settle(identity)
 
 
 async def test_an_account_whose_opening_was_not_heard_of_is_opened_once(net: World) -> None:

@@ -32,8 +32,9 @@ scraping = router("Operator", Route)
 
 @operator.get("/v1/operator/in-doubt", response_model=Items[answers.InDoubt], summary="What is in doubt")
 async def list_in_doubt(request: Request) -> Response:
-    """From the moment of the vote, every transaction voted yes whose outcome is unknown here; and every decided commit
-    that some bank has yet to acknowledge. With why, who was asked and what they said.
+    """From the moment of the vote, every transaction voted yes whose outcome is unknown here; every decided commit
+    that some bank has yet to acknowledge; and what this bank coordinates and has not decided in time. With why, who was
+    asked and what they said.
     """
     return answer({"items": [answers.in_doubt(doubt) for doubt in await bank_of(request).reading.in_doubt()]})
 

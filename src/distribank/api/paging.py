@@ -73,4 +73,6 @@ def _decode(cursor: str) -> list[Any] | None:
 
 def _is_comparable(part: object) -> bool:
     """Whether a store can compare its rows with *part*."""
-    return (isinstance(part, int) and 0 <= part < 2**63) or (isinstance(part, str) and part.isascii())
+    if isinstance(part, str):
+        return part.isascii() and part.isprintable()  # PostgreSQL takes no NUL
+    return isinstance(part, int) and 0 <= part < 2**63

@@ -38,7 +38,7 @@ from distribank.bank.rhythm import Rhythm
 from distribank.bank.snapshots import Snapshots
 from distribank.bank.tasks import Tasks
 from distribank.core.idempotency import KeyName
-from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message
+from distribank.core.protocol import FORCED, IN_DOUBT, Answer, Message, State
 from distribank.ports import Chance, Clock, Peers, PeerStatus, Store, Traces
 
 __all__ = [
@@ -107,7 +107,8 @@ class Bank:
         votes = [doubt.transaction.begun_at for doubt in doubts if doubt.transaction.state in IN_DOUBT]
         self.metrics.in_doubt.set(len(votes))
         self.metrics.forced.set(sum(doubt.transaction.state in FORCED for doubt in doubts))
-        self.metrics.unacknowledged.set(len(doubts) - len(votes))
+        self.metrics.unacknowledged.set(sum(doubt.transaction.state is State.COMMITTING for doubt in doubts))
+        self.metrics.undecided.set(sum(doubt.transaction.state is State.PREPARING for doubt in doubts))
         self.metrics.oldest_in_doubt.set((self.rhythm.wall_ms() - min(votes)) / 1000 if votes else 0)
         self.metrics.lock_wait.set(self.store.waited_seconds)
         for view in self.peers.views():

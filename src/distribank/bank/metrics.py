@@ -38,6 +38,9 @@ class Metrics:
         self.unacknowledged = Gauge(
             "distribank_unacknowledged_commits", "Commits that some bank has yet to acknowledge", registry=self.registry
         )
+        self.undecided = Gauge(
+            "distribank_undecided", "Transactions of this coordinator not decided in time", registry=self.registry
+        )
         self.oldest_in_doubt = Gauge(
             "distribank_oldest_in_doubt_seconds", "Age of the oldest vote without an outcome", registry=self.registry
         )

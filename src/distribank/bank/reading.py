@@ -23,6 +23,8 @@ Change = tuple[int, Literal["balance", "entry", "hold"], Account | Entry | Hold]
 """One thing that a watcher of an account is told: its number, what it is, and the row."""
 
 PAGE: Final = 1000
+OVERDUE_MS: Final = 5_000
+"""So long behind the time for its votes a transaction is decided at the latest, unless something is wrong."""
 LOOK_S: Final = 1.0
 """Between two looks at a watched account that other processes may change."""
 _FAR_FUTURE: Final = str(2**62)
@@ -122,7 +124,9 @@ class Reading:
         return newest[:limit]
 
     async def in_doubt(self) -> list[InDoubt]:
-        """Every vote whose outcome is unknown here, and every commit that some bank has yet to acknowledge."""
+        """Every vote whose outcome is unknown here, every commit that some bank has yet to acknowledge, and whatever
+        this bank coordinates and has not decided in time.
+        """
         await self._store.flushed()
         found: list[InDoubt] = []
         after: tuple[int | str, ...] = ()
@@ -169,6 +173,8 @@ class Reading:
             return InDoubt(known, f"decided commit; not yet acknowledged by {missing}", dict(asked))
         if known.state is State.PREPARING and known.incarnation != self._store.incarnation:
             return InDoubt(known, "begun before this database was restored; the votes are lost", dict(asked))
+        if known.state is State.PREPARING and self._rhythm.wall_ms() > known.vote_by + OVERDUE_MS:
+            return InDoubt(known, "undecided, though the time for votes is over; nobody may drive it", dict(asked))
         return None
 
     async def _numbers_of(self, holder_id: str) -> list[str]:

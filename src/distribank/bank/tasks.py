@@ -20,6 +20,7 @@ class Tasks:
     def __init__(self) -> None:
         self._group: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._left = False
 
     async def __aenter__(self) -> Tasks:
         self._group = await asyncio.TaskGroup().__aenter__()
@@ -27,6 +28,7 @@ class Tasks:
 
     async def __aexit__(self, *exc: Any) -> None:
         """Cancel what still runs: every await may be the last, and the log tells recovery how to finish."""
+        self._left = True
         for task in list(self._running):
             task.cancel()
         group, self._group = self._group, None
@@ -34,7 +36,13 @@ class Tasks:
         await group.__aexit__(None, None, None)
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run *work* in a task of its own; what it raises is logged, and only that task ends."""
+        """Run *work* in a task of its own; what it raises is logged, and only that task ends.
+
+        What a bank that has stopped decides yet, since its database was away, nobody runs: it is in the log.
+        """
+        if self._left:
+            work.close()
+            return
         assert self._group is not None, "the bank is not running"
         task = self._group.create_task(self._guard(work, name), name=name)
         self._running.add(task)

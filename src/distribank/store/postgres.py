@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -64,7 +64,10 @@ LOST: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.exceptions.InternalClientError,
     asyncpg.exceptions.TargetServerAttributeNotMatched,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
+"""The last two, too: a role, its password or the database may be changed, and changed back, while a bank runs."""
 
 
 class PostgresStore(SharedStore):
@@ -81,7 +84,7 @@ class PostgresStore(SharedStore):
 
     def __init__(
         self,
-        url: str,
+        server: opening.Server,
         identity: Identity,
         pool: Any,
         replica: str,
@@ -90,10 +93,11 @@ class PostgresStore(SharedStore):
         on_broken: Callable[[DurabilityLost], None] | None,
         on_flush: Callable[[float, int], None] | None,
     ) -> None:
-        self._url = url
+        self._server = server
         self._identity = identity
         self._readers = pool
         self._writer: Any = None
+        self._pulse: Any = None
         self._warned = False
         self._books: set[str] = set()
         super().__init__(replica, chance, on_broken, on_flush)
@@ -129,13 +133,16 @@ class PostgresStore(SharedStore):
                     await connection.execute(words.JOIN, replica, lease, _place_of_pids(), os.getpid())
             finally:
                 await connection.close()
-            pool = await asyncpg.create_pool(min_size=1, max_size=READERS, **opening.settings_of(url))
+            server = opening.Server(url)
+            pool = await asyncpg.create_pool(
+                min_size=1, max_size=READERS, init=server.check, **opening.settings_of(url)
+            )
         except (*LOST, asyncpg.PostgresError, ValueError) as error:
             raise StoreUnusable(
-                f"the database at {opening.place_of(url)} cannot be used: {error or type(error).__name__}; "
+                f"the database at {opening.place_of(url)} cannot be used: {str(error) or type(error).__name__}; "
                 "check DISTRIBANK_DATABASE_URL, and that the server is up"
             ) from error
-        return cls(url, identity, pool, replica, chance=chance, on_broken=on_broken, on_flush=on_flush)
+        return cls(server, identity, pool, replica, chance=chance, on_broken=on_broken, on_flush=on_flush)
 
     @property
     def incarnation(self) -> str:
@@ -157,7 +164,7 @@ class PostgresStore(SharedStore):
     async def _begin(self) -> Any:
         """The connection that writes, with a new transaction on it."""
         if self._writer is None or self._writer.is_closed():
-            self._writer = await asyncpg.connect(**opening.settings_of(self._url))
+            self._writer = await self._server.connect()
             self._writer.add_log_listener(self._note)
         await self._writer.execute("BEGIN")
         return self._writer
@@ -280,12 +287,31 @@ class PostgresStore(SharedStore):
         if said != "UPDATE 1":
             raise Fenced
 
-    async def _take(self, connection: Any, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
+    @asynccontextmanager
+    async def _heart(self) -> AsyncIterator[Any]:
+        """A connection of its own, made anew where it fails."""
+        if self._pulse is None or self._pulse.is_closed():
+            self._pulse = await self._server.connect()
+        try:
+            yield self._pulse
+        except BaseException:
+            self._pulse.terminate()
+            raise
+
+    async def _leases(self, connection: Any) -> Mapping[str, Any]:
+        return dict(await connection.fetch(words.LEASES, self.replica))
+
+    async def _bury(self, connection: Any, silent: Mapping[str, Any]) -> None:
+        """The own row first: its lock waits for whatever this replica has sent, and nobody waits for another's."""
+        async with connection.transaction():
+            await self._say_alive(connection)
+            for replica, lease in silent.items():
+                await connection.execute(words.BURY, replica, lease)
+
+    async def _take(self, connection: Any, kind: type[R], limit: int, *, own: bool) -> list[R]:
         """What no living replica drives is this one's from now on; see ``SharedStore._take``."""
         taking = words.TAKING[kind]
         async with connection.transaction():
-            if bury:
-                await connection.execute(words.BURY, self.replica)
             found = [columns[0] for columns in await connection.fetch(taking.free, limit)]
             if own:
                 found += [columns[0] for columns in await connection.fetch(taking.own, self.replica)]
@@ -366,6 +392,13 @@ class PostgresStore(SharedStore):
         if message.severity_en == "WARNING":
             self._warned = True
 
+    async def _undo(self) -> None:
+        """Nothing of the attempt that met another's is open any more; its connection is kept where it can be."""
+        try:
+            await self._writer.execute("ROLLBACK")
+        except (*LOST, asyncpg.PostgresError):
+            await self._let_go_of_writer()
+
     async def _let_go_of_writer(self) -> None:
         """The next attempt has a new connection: nothing of this one's is open any more, or will be soon."""
         writer, self._writer = self._writer, None
@@ -374,6 +407,8 @@ class PostgresStore(SharedStore):
 
     def _let_go(self) -> None:
         """Close every connection."""
+        if self._pulse is not None:
+            self._pulse.terminate()
         self._readers.terminate()
 
 

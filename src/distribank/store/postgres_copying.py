@@ -19,9 +19,8 @@ from distribank.store.copying import CHUNK, COLUMNS, READ
 from distribank.store.marker import Identity
 from distribank.store.postgres import recount
 
-LONG_S: Final = 3_600.0
 IDENTITY: Final = "SELECT version, bank, incarnation, reaches_back_to FROM meta WHERE one = 1"
-PATIENT: Final = {"idle_in_transaction_session_timeout": "0"}
+PATIENT: Final = {"idle_in_transaction_session_timeout": "0", "statement_timeout": "0"}
 """Nobody else is kept waiting by a transaction that pauses while the other database catches up."""
 
 
@@ -38,7 +37,7 @@ class PostgresSource:
             yield [tuple(row) for row in chunk]
 
     async def recount(self) -> Recount:
-        return await recount(self._connection, MAX_STAMP, LONG_S)
+        return await recount(self._connection, MAX_STAMP, opening.LONG_S)
 
 
 class PostgresTarget:
@@ -55,10 +54,10 @@ class PostgresTarget:
         await self._connection.execute(words.SET_EARLIER, " ".join(dict.fromkeys(earlier)))
 
     async def add(self, table: str, rows: list[Columns]) -> None:
-        await self._connection.copy_records_to_table(table, records=rows, columns=COLUMNS[table], timeout=LONG_S)
+        await self._connection.copy_records_to_table(table, records=rows, columns=COLUMNS[table])
 
     async def recount(self) -> Recount:
-        return await recount(self._connection, MAX_STAMP, LONG_S)
+        return await recount(self._connection, MAX_STAMP, opening.LONG_S)
 
 
 @asynccontextmanager
@@ -99,6 +98,7 @@ async def entering(url: str) -> AsyncIterator[PostgresTarget]:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
     settings = opening.settings_of(url)
+    settings["command_timeout"] = opening.LONG_S
     settings["server_settings"] |= PATIENT
     try:
         connection = await asyncpg.connect(**settings)
@@ -109,5 +109,5 @@ async def _connected(url: str) -> AsyncIterator[Any]:
             await connection.close()
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StoreUnusable(
-            f"the database at {opening.place_of(url)} cannot be used: {error or type(error).__name__}"
+            f"the database at {opening.place_of(url)} cannot be used: {str(error) or type(error).__name__}"
         ) from error

@@ -30,6 +30,8 @@ MIGRATIONS: Final[dict[int, str]] = {4: "postgres_from_4_to_5.sql"}
 
 CONNECT_S: Final = 5.0
 COMMAND_S: Final = 15.0
+LONG_S: Final = 3_600.0
+"""For what takes as long as there are rows: a migration, a copy, a recount of what was copied."""
 LOCK_WAIT_MS: Final = 5_000
 IDLE_IN_TRANSACTION_MS: Final = 3_000
 """How long a process that has been frozen in the middle of a write may keep others from the rows that it has locked."""
@@ -47,8 +49,57 @@ def settings_of(url: str) -> dict[str, Any]:
             "lock_timeout": str(LOCK_WAIT_MS),
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
             "default_transaction_isolation": "read committed",
+            "statement_timeout": "0",  # whatever this user has been given: a COMMIT is not to be cut short
         },
     }
+
+
+class Untrusted(ConnectionError):
+    """What this server commits can be lost, or what it shows is out of date: it counts as out of reach."""
+
+
+class Server:
+    """Where a database is, and how far it had come: no connection to it is used before it has been checked."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._timeline = 0
+
+    async def connect(self) -> Any:
+        """A connection that can be relied on. Raises ``Untrusted``, and what ``asyncpg.connect`` raises."""
+        connection = await asyncpg.connect(**settings_of(self._url))
+        try:
+            await self.check(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def check(self, connection: Any) -> None:
+        """``Untrusted`` where the settings have changed, or where another server has been promoted since."""
+        try:
+            await check_server(connection)
+        except StoreUnusable as why:
+            raise Untrusted(str(why)) from why
+        if "0" in tuple(await connection.fetchrow(words.TIME_OUTS)):
+            raise Untrusted(
+                "the server does not hear which time-outs this bank asks for: something in between drops the settings "
+                "of a connection. Connect to the server itself, or have them passed on"
+            )
+        timeline = await _timeline_of(connection)
+        if timeline < self._timeline:
+            raise Untrusted(
+                "this server had been replaced: another one was promoted and written to. Stop it, or let it follow"
+            )
+        self._timeline = timeline
+
+
+async def _timeline_of(connection: Any) -> int:
+    """Which promotion this server's history begins with; 0 at a server that does not tell."""
+    try:
+        return int((await connection.fetchval(words.TIMELINE))[:8], 16)
+    except (asyncpg.UndefinedFunctionError, asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError):
+        return 0
 
 
 async def prepare(connection: Any, url: str, bank: str, marker: Path, now_ms: int, chance: Chance) -> None:
@@ -64,13 +115,21 @@ async def recognised(connection: Any, url: str, bank: str, marker: Path) -> Asyn
 
     ``StoreUnusable`` if it is not *bank*'s latest. Until the block has ended nobody else does this, and nobody decides.
     """
-    version = await connection.fetchval(words.VERSION) if await connection.fetchval(words.HAS_META) else None
+    version = await _version(connection) if await connection.fetchval(words.HAS_META) else None
     if version is None:
         raise StoreUnusable("this database does not say which bank it belongs to; it was not made by distribank")
     async with connection.transaction():
         if version < SCHEMA_VERSION:  # else who starts would wait for whoever takes a backup
             await connection.execute(words.LOCK_META)
         yield await _recognise(connection, url, bank, marker)
+
+
+async def _version(connection: Any) -> int | None:
+    """Which schema this is, once whoever migrates it at this moment has ended."""
+    async with connection.transaction():
+        await connection.execute(words.WAIT_LONG)
+        version: int | None = await connection.fetchval(words.VERSION, timeout=LONG_S)
+        return version
 
 
 async def _recognise(connection: Any, url: str, bank: str, marker: Path) -> Identity:
@@ -141,7 +200,9 @@ async def _migrate(connection: Any, version: int) -> None:
             f"{SCHEMA_VERSION}): start that version, or restore a backup made before it"
         )
     while version < SCHEMA_VERSION:
-        await connection.execute(_script(MIGRATIONS[version]))
+        log.warning("the schema is brought from version %d to %d; this may take minutes", version, version + 1)
+        await connection.execute(words.WORK_LONG)
+        await connection.execute(_script(MIGRATIONS[version]), timeout=LONG_S)
         version += 1
         await connection.execute(words.SET_VERSION, version)
 

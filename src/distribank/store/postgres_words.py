@@ -156,7 +156,12 @@ ALIVE: Final = """
     UPDATE replica SET expires_at = clock_timestamp() + CAST($3 AS INTERVAL), last_stamp = GREATEST(last_stamp, $2)
      WHERE id = $1 AND NOT buried
 """
-BURY: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried AND expires_at < clock_timestamp() AND id <> $1"
+LEASES: Final = "SELECT id, expires_at FROM replica WHERE NOT buried AND id <> $1"
+BURY: Final = """
+    UPDATE replica SET buried = TRUE
+     WHERE id IN (SELECT id FROM replica WHERE id = $1 AND expires_at = $2 AND NOT buried FOR UPDATE SKIP LOCKED)
+"""
+"""A row that is locked is that of a replica which is just saying that it is alive."""
 LEAVE: Final = "UPDATE replica SET buried = TRUE WHERE id = $1"
 HOW_MANY_LIVE: Final = "SELECT count(*) FROM replica WHERE NOT buried AND expires_at > clock_timestamp()"
 BURY_ALL: Final = "UPDATE replica SET buried = TRUE WHERE NOT buried"
@@ -230,6 +235,9 @@ HAS_META: Final = (
 )
 TABLES: Final = "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()"
 VERSION: Final = "SELECT version FROM meta WHERE one = 1"
+WAIT_LONG: Final = "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0"
+WORK_LONG: Final = "SET LOCAL statement_timeout = 0"
+"""Who works long still waits for no lock for long: what it has locked already keeps the bank from deciding."""
 META: Final = "SELECT version, bank, incarnation, reaches_back_to, earlier FROM meta WHERE one = 1 FOR UPDATE"
 LOCK_META: Final = "LOCK TABLE meta IN ACCESS EXCLUSIVE MODE"
 """Before its row, by who migrates: the table is altered, and two that hold it by less would wait for each other."""
@@ -244,3 +252,6 @@ SETTINGS: Final = """
     SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
            current_setting('synchronous_commit') AS synchronous_commit
 """
+TIME_OUTS: Final = "SELECT current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')"
+TIMELINE: Final = "SELECT pg_walfile_name(pg_current_wal_lsn())"
+"""Begins with eight hexadecimal digits that grow whenever a standby is promoted."""

@@ -42,6 +42,8 @@ from distribank.store.sharing import Fenced, SharedStore, Together, Unsure
 R = TypeVar("R")
 
 LOCK_WAIT_S: Final = 5.0
+LOOK_S: Final = 0.01
+"""How often a row's lock is tried again that is had by no session."""
 IDLE_S: Final = 3.0
 """How long a client that has been frozen in the middle of a write may keep others from the rows that it has locked."""
 
@@ -322,22 +324,25 @@ class SharedMemory:
         if replica in self.replicas:
             self.replicas[replica].buried = True
 
-    def take(self, replica: str, kind: type, limit: int, *, bury: bool, own: bool) -> list[Any]:
+    def leases(self, replica: str) -> dict[str, float]:
+        """Every other replica that is not buried, and its lease."""
+        return {name: lease.expires_at for name, lease in self.replicas.items() if not lease.buried and name != replica}
+
+    def commits(self, replica: str) -> bool:
+        """Whether a COMMIT of *replica* may yet land: its own row is locked as long."""
+        return any(session.committing and session.replica == replica for session in self._sessions)
+
+    def take(self, replica: str, kind: type, limit: int, *, own: bool) -> list[Any]:
         """What no living replica drives is driven by *replica* from now on; see ``SharedStore._take``."""
-        now = _now()
-        silent = {name for name, lease in self.replicas.items() if bury and lease.expires_at < now and name != replica}
-        dead = {name for name, lease in self.replicas.items() if lease.buried or name in silent}
-        living = self.replicas.keys() - dead
+        living = {name for name, lease in self.replicas.items() if not lease.buried}
         open_ = [row for row in self.disk.rows[kind].values() if _is_unfinished(row)]
         open_.sort(key=lambda row: (row.begun_at, row.id) if kind is Transaction else row.batch_id)
         drivers = {KEY_OF[kind](row): self.drivers.get((kind, KEY_OF[kind](row)), "") for row in open_}
         free = [row for row in open_ if drivers[KEY_OF[kind](row)] not in living][:limit]
         if own:
             free += [row for row in open_ if drivers[KEY_OF[kind](row)] == replica and row not in free]
-        if free and replica in self.replicas and self.replicas[replica].buried:
+        if free and replica not in living:
             raise Fenced
-        for name in dead:
-            self.bury(name)
         if any(drivers[KEY_OF[kind](row)] not in ("", replica) for row in free):
             self.manners.note("taken over")
         if free:
@@ -398,7 +403,7 @@ class SharedMemoryStore(SharedStore):
     @property
     def is_flushing(self) -> bool:
         """Whether a COMMIT of this replica is under way."""
-        return any(each.committing and each.replica == self.replica for each in self.server._sessions)
+        return self.server.commits(self.replica)
 
     # What sharing asks of an engine -------------------------------------------------------------------------------
 
@@ -519,6 +524,9 @@ class SharedMemoryStore(SharedStore):
             raise Away("the connection was lost")
         await self.server.commit(connection)
 
+    async def _undo(self) -> None:
+        await self._let_go_of_writer()
+
     async def _let_go_of_writer(self) -> None:
         self.server.drop(self.replica)
 
@@ -531,9 +539,26 @@ class SharedMemoryStore(SharedStore):
     def _reader(self) -> AbstractAsyncContextManager[Session]:
         return self._reading_session()
 
-    async def _take(self, connection: Session, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
+    async def _leases(self, connection: Session) -> Mapping[str, Any]:
         await self._trip(connection)
-        taken = self.server.take(self.replica, kind, limit, bury=bury, own=own)
+        return self.server.leases(self.replica)
+
+    async def _bury(self, connection: Session, silent: Mapping[str, Any]) -> None:
+        await self._trip(connection)
+        until = _now() + LOCK_WAIT_S
+        while self.server.commits(self.replica):
+            if _now() > until:
+                raise Met("this row has been locked for too long")
+            await asyncio.sleep(LOOK_S)
+        self.server.say_alive(self.replica)
+        for replica, lease in silent.items():
+            if self.server.leases(self.replica).get(replica) == lease and not self.server.commits(replica):
+                self.server.bury(replica)
+        await self._trip(connection)
+
+    async def _take(self, connection: Session, kind: type[R], limit: int, *, own: bool) -> list[R]:
+        await self._trip(connection)
+        taken = self.server.take(self.replica, kind, limit, own=own)
         await self._trip(connection)
         return cast("list[R]", taken)
 

@@ -14,10 +14,14 @@ added delay when idle. Every such write ends with the replica's own row, which d
 replica is alive; it fails where another one has buried it, so that a process that was thought dead, and had its work
 taken over, writes nothing more (fencing); and it makes every COMMIT a synchronous one.
 
-A write that met another's (the engine's ``again``, or a row that somebody has put meanwhile) is run again. So is
-one whose connection was lost, during COMMIT too, when nobody knows what became of it: run again under its keys, it
-finds what it wrote before or writes it now, its locks wait for whatever the lost connection still does, and only the
-later COMMIT is believed. A server that stays away for ``AWAY_S`` is told to whoever waits.
+A write that met another's (the engine's ``again``) is run again. So is one whose connection was lost, during COMMIT
+too, when nobody knows what became of it: run again under its keys, it finds what it wrote before or writes it now, its
+locks wait for whatever the lost connection still does, and only the later COMMIT is believed. A server that stays away
+for ``AWAY_S`` is told to whoever waits.
+
+A write that put a row which somebody else had put meanwhile is run again in halves, so that many who each meet
+another's row do not fail together for ever. A decision that is alone, finds no row more than before, and meets one all
+the same, again and again, is a bug: its own, and nobody else's.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import logging
 from abc import ABC, abstractmethod
 from asyncio import Future
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from random import SystemRandom
@@ -55,10 +59,15 @@ CLOSE_S: Final = 5.0
 """How long what still waits may take when the bank stops."""
 TOGETHER: Final = 256
 """Decisions that share one write, at most."""
+NAMES: Final = 2_000
+"""What they may name, all in all, unless it is one alone: a write takes less than a second, and nobody waits longer."""
+BREATH_S: Final = 0.05
+"""How long bodies may compute, one behind the other, until others have their turn."""
 RETRY_S: Final = 0.02
 LAST_RETRY_S: Final = 0.5
 MET: Final = 5
-"""How often a write may find that somebody else has put its row before that counts as a bug."""
+"""How often a decision that is alone may meet a row that it did not find, and then find none more, until that counts as
+a bug."""
 
 
 class Fenced(Exception):
@@ -86,7 +95,10 @@ class Wanted:
     body: Callable[[Unit], Awaitable[Any]]
     then: Callable[[Any], None] | None
     future: Future[Any]
+    begun: bool = False
     since: float | None = None
+    missing: int = 0
+    """How many of the rows that its latest write had locked were not there."""
     met: int = 0
     given_up: bool = False
 
@@ -111,6 +123,11 @@ class Together:
     holds_of: set[str] = field(default_factory=set)
     """Transactions all of whose holds are among them."""
     begun: set[str] = field(default_factory=set)
+
+    @property
+    def missing(self) -> int:
+        """How many rows are known not to be there."""
+        return sum(row is None for rows in self.known.values() for row in rows.values())
 
 
 class SharedUnit:
@@ -217,12 +234,14 @@ class SharedStore(ABC):
         self._on_broken = on_broken
         self._on_flush = on_flush
         self._queue: deque[Wanted] = deque()
+        self._most = TOGETHER
+        """Decisions that may share the next write."""
         self._something = asyncio.Event()
         self._broken: DurabilityLost | None = None
-        self._unheard = dict.fromkeys((Transaction, Batch), 0.0)
-        """Until when this replica may come to drive something without having heard of it."""
-        self._asked = dict.fromkeys((Transaction, Batch), -BEAT_S)
-        """When it has last asked for all that it drives."""
+        self._unheard = dict.fromkeys((Transaction, Batch), 0)
+        """How often something may have been committed unheard of that this replica drives, since it last asked."""
+        self._leases_seen: dict[str, tuple[Any, float]] = {}
+        """The others' leases as they were last seen, and since when each of them has been the same."""
         self._writing: Together | None = None
         self._closing = False
         loop = asyncio.get_running_loop()
@@ -269,6 +288,10 @@ class SharedStore(ABC):
         """COMMIT; ``Unsure`` if the server would not wait for its standby."""
 
     @abstractmethod
+    async def _undo(self) -> None:
+        """Nothing of the attempt that met another's is open any more; its connection is kept where it can be."""
+
+    @abstractmethod
     async def _let_go_of_writer(self) -> None:
         """The next attempt has a new connection: nothing of this one's is open any more, or will be soon."""
 
@@ -277,11 +300,26 @@ class SharedStore(ABC):
         """A connection that decides nothing."""
 
     @abstractmethod
-    async def _take(self, connection: Any, kind: type[R], limit: int, *, bury: bool, own: bool) -> list[R]:
-        """Make this replica the driver of what no living one drives, in one transaction, and read it.
+    async def _leases(self, connection: Any) -> Mapping[str, Any]:
+        """Every other replica that is not buried, and its lease: something that changes whenever it is lengthened."""
 
-        Others whose lease has run out are buried first where *bury* says so. With *own*, what it drives comes, too.
+    @abstractmethod
+    async def _bury(self, connection: Any, silent: Mapping[str, Any]) -> None:
+        """Bury those of *silent* whose lease is still the same, in one transaction that begins with ``_say_alive``.
+
+        One whose write is about to be committed is alive. Behind this, no earlier write of this replica may yet land.
         """
+
+    @abstractmethod
+    async def _take(self, connection: Any, kind: type[R], limit: int, *, own: bool) -> list[R]:
+        """Make this replica the driver of what belongs to buried ones or to none, in one transaction, and read it.
+
+        With *own*, what it drives comes, too.
+        """
+
+    def _heart(self) -> AbstractAsyncContextManager[Any]:
+        """A connection for ``_say_alive`` alone, which waits for nobody who reads."""
+        return self._reader()
 
     @abstractmethod
     async def _leave(self, connection: Any) -> None:
@@ -335,35 +373,60 @@ class SharedStore(ABC):
             while not self._queue:
                 self._something.clear()
                 await self._something.wait()
-            self._under_way = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+            self._under_way = self._next()
             await self._until_decided(self._under_way)
             self._under_way = []
 
+    def _next(self) -> list[Wanted]:
+        """What shares the next write, in its order."""
+        taken = [self._queue.popleft()]
+        names = len(taken[0].names)
+        while self._queue and len(taken) < self._most and (names := names + len(self._queue[0].names)) <= NAMES:
+            taken.append(self._queue.popleft())
+        return taken
+
     async def _until_decided(self, wanted: list[Wanted]) -> None:
+        """Write all that is *wanted*, or a part of it where that meets others' rows: the rest is next in the queue."""
         delay = RETRY_S
-        wanted = [each for each in wanted if not each.future.done()]  # behind this, what is begun comes to its end
+        wanted = [each for each in wanted if each.begun or not each.future.done()]
+        for each in wanted:
+            each.begun = True  # from now on it comes to its end, whether or not anybody waits
         while wanted := [each for each in wanted if not each.given_up]:
             lost = False
             try:
                 await self._attempt(wanted)
+                self._most = min(TOGETHER, self._most * 2)
                 return
             except self.hopeless:
                 raise
             except self.again as met:
                 log.debug("a write met another's and is run again: %s", met)
+                await self._undo()
             except self.met as met:
-                for each in wanted:
-                    each.met += 1
-                if wanted[0].met > MET:
-                    raise
                 log.debug("somebody else has put a row: %s", met)
+                await self._undo()
+                wanted = self._part(wanted, met)
             except (*self.lost, *UNSURE) as error:
                 lost = True
-                log.warning("the database is out of reach (%s); trying again", error or type(error).__name__)
-            await self._let_go_of_writer()
+                log.warning("the database is out of reach (%s); trying again", str(error) or type(error).__name__)
+                await self._let_go_of_writer()
             self._give_up(wanted, lost)
             await asyncio.sleep(delay * (0.5 + self._chance.random()))
             delay = min(delay * 2, LAST_RETRY_S)
+
+    def _part(self, wanted: list[Wanted], met: Exception) -> list[Wanted]:
+        """The first half of those that met somebody else's row; where one is alone, it is told when that is a bug."""
+        if len(wanted) > 1:
+            self._most = len(wanted) // 2
+            self._queue.extendleft(reversed(wanted[self._most :]))
+            return wanted[: self._most]
+        (alone,) = wanted
+        alone.met += 1
+        if alone.met > MET:
+            bug = AssertionError(f"a decision puts, again and again, what is there already: {met}")
+            bug.__cause__ = met
+            self._tell_of(alone, bug)
+        return wanted
 
     def _give_up(self, wanted: Sequence[Wanted], lost: bool) -> None:
         """Tell whoever has waited for too long; what is still wanted is tried again."""
@@ -371,11 +434,15 @@ class SharedStore(ABC):
         for each in (*wanted, *self._queue):
             each.since = each.since or now
             if now - each.since > AWAY_S:
-                each.given_up, self._writing = True, None
-                self._unheard = dict.fromkeys(self._unheard, now + LEASE_S)  # its COMMIT may still be on its way
-                if not each.future.done():
-                    each.future.set_exception(StoreAway() if lost else StoreAway("too many others write the same rows"))
-                    each.future.exception()
+                self._tell_of(each, StoreAway() if lost else StoreAway("too many others write the same rows"))
+
+    def _tell_of(self, wanted: Wanted, error: Exception) -> None:
+        """It is tried no more: whoever waits hears why."""
+        wanted.given_up, self._writing = True, None
+        self._unheard = {kind: times + 1 for kind, times in self._unheard.items()}  # its COMMIT may yet land
+        if not wanted.future.done():
+            wanted.future.set_exception(error)
+            wanted.future.exception()
 
     async def _attempt(self, wanted: Sequence[Wanted]) -> None:
         """One write of all that is *wanted*."""
@@ -384,8 +451,14 @@ class SharedStore(ABC):
         began = loop.time()
         together = self._writing = await self._lock(connection, [name for each in wanted for name in each.names])
         self.waited_seconds += loop.time() - began
+        if together.missing != wanted[0].missing:
+            wanted[0].missing, wanted[0].met = together.missing, 0
         ended: list[tuple[Wanted, Any, BaseException | None]] = []
+        breath = loop.time() + BREATH_S
         for each in wanted:
+            if loop.time() > breath:
+                await asyncio.sleep(0)
+                breath = loop.time() + BREATH_S
             unit = SharedUnit(self, together)
             try:
                 ended.append((each, await each.body(unit), None))
@@ -400,7 +473,7 @@ class SharedStore(ABC):
         await self._say_alive(connection, together.stamp)
         began = loop.time()
         await self._commit(connection)
-        self._heard_at = loop.time()
+        self._heard(began)
         self._writing = None
         self._tell(together, ended, self._heard_at - began)
 
@@ -427,49 +500,69 @@ class SharedStore(ABC):
 
     # This replica among the others --------------------------------------------------------------------------------
 
+    def _heard(self, since: float) -> None:
+        """The server, asked at *since*, has it that this replica is alive. Where it is slow, it may be so to others."""
+        self._heard_at = asyncio.get_running_loop().time()
+        if self._heard_at - since > BEAT_S:
+            self._steady_since = self._heard_at
+
     async def _beat(self) -> None:
         """Say that this replica is alive where no write does."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(BEAT_S)
-            if loop.time() - self._heard_at < BEAT_S / 2:
+            began = loop.time()
+            if began - self._heard_at < BEAT_S / 2:
                 continue
             try:
-                async with self._reader() as connection:
+                async with self._heart() as connection:
                     await self._say_alive(connection)
-                self._heard_at = loop.time()
+                self._heard(began)
             except (*self.lost, *self.again, *self.wrong) as error:
                 self._steady_since = loop.time() + BEAT_S
-                log.warning("the database is out of reach (%s)", error or type(error).__name__)
+                log.warning("the database is out of reach (%s)", str(error) or type(error).__name__)
 
     async def claim(self, limit: int) -> list[Transaction]:
         """Unfinished transactions that no living replica drives: from now on this one's.
 
-        Replicas whose lease has run out are buried first, unless this one has been out of the database's reach itself:
-        then so may have been they. Where a decision of this one was given up without knowing what became of it, or what
-        it was given has not been heard of, all that this one drives comes with them, for a while; but not what is being
-        written in this moment: of that it will hear.
+        Replicas that this one has seen silent for a lease are buried first; see ``_silent``. Where a decision of this
+        one was given up without knowing what became of it, or what it was given has not been heard of, all that this
+        one drives comes with them, once; but not what is being written in this moment: of that it will hear.
         """
-        bury = asyncio.get_running_loop().time() - self._steady_since > LEASE_S
-        return await self._claim(Transaction, limit, bury=bury)
+        return await self._claim(Transaction, limit)
 
     async def claim_batches(self, limit: int) -> list[Batch]:
         """The same of batches."""
-        return await self._claim(Batch, limit, bury=False)
+        return await self._claim(Batch, limit)
 
-    async def _claim(self, kind: type[R], limit: int, *, bury: bool) -> list[R]:
+    async def _silent(self, connection: Any) -> dict[str, Any]:
+        """The others whose lease has been the same for ``LEASE_S`` by this process's own clock, and that lease.
+
+        No machine's clock is held against another's. Nor does the time count in which the server was out of reach, or
+        slow, for this one: so may it have been for them.
+        """
         loop = asyncio.get_running_loop()
+        asked = loop.time()
+        leases = await self._leases(connection)
+        now, before = loop.time(), self._leases_seen
+        same = {replica for replica, lease in leases.items() if replica in before and before[replica][0] == lease}
+        self._leases_seen = {r: before[r] if r in same else (lease, now) for r, lease in leases.items()}
+        steady = self._steady_since
+        return {r: lease for r, (lease, at) in self._leases_seen.items() if asked - max(at, steady) > LEASE_S}
 
+    async def _claim(self, kind: type[R], limit: int) -> list[R]:
         async def take(connection: Any) -> list[R]:
-            now, writing = loop.time(), self._writing
-            own = now < self._unheard[kind] and now >= self._asked[kind] + BEAT_S
+            unheard, writing = self._unheard[kind], self._writing
+            silent = await self._silent(connection) if kind is Transaction else {}
+            if unheard or silent:
+                await self._bury(connection, silent)
             try:
-                taken = await self._take(connection, kind, limit, bury=bury, own=own)
+                taken = await self._take(connection, kind, limit, own=unheard > 0)
             except self.lost:
-                self._unheard[kind] = loop.time() + LEASE_S
+                self._unheard[kind] += 1
                 raise
-            if own:
-                self._asked[kind] = now
+            if self._unheard[kind] == unheard:
+                self._unheard[kind] = 0
             return [row for row in taken if not (_begins(row, writing) or _begins(row, self._writing))]
 
         try:
@@ -502,7 +595,7 @@ class SharedStore(ABC):
             except self.lost as error:
                 if loop.time() > until or self._closing:
                     raise StoreAway from error
-                log.debug("a read is tried again: %s", error or type(error).__name__)
+                log.debug("a read is tried again: %s", str(error) or type(error).__name__)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_S)
             self._check()

@@ -43,7 +43,7 @@ class InDoubt(Answer):
     role: Literal["coordinator", "participant"]
     status: TransferStatus
     in_doubt: bool = Field(description="Voted yes here, and the outcome is not known.")
-    since: Time = Field(description="Since the vote, or the decision.")
+    since: Time = Field(description="Since the vote or the decision; where there is neither, since it began.")
     coordinator: Bank
     participants: list[Bank]
     accounts: list[DoubtLeg] = Field(description="The legs that this bank knows, with their amounts.")
