@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from distribank.network.client import AccountRef
 from distribank.service import EXIT_DURABILITY_LOST
 from tests.postgres_server import Server, shared_server
 from tests.processes import SLOW_MACHINE_S, People, RealBank, until
@@ -101,6 +102,34 @@ async def test_a_database_that_fails_over_under_load_has_all_that_was_acknowledg
         primary.stop()
 
 
+async def test_replicas_under_a_cap_never_wait_for_each_other_in_a_circle(tmp_path: Path) -> None:
+    """Everybody pays from an account of their own: where all share one, its lock keeps them in line."""
+    server = shared_server()
+    urls = [await server.database() for _ in range(3)]
+    before = await deadlocks()
+    async with replicated(tmp_path, urls, [2, 1, 1], DISTRIBANK_POSITION_LIMIT="10000000.00") as network:
+        people = await People(network.fronts).settle_in(MONEY)
+        await people.acquainted()
+
+        async def account(bank: int) -> AccountRef:
+            made = await people.sessions[bank].open_account()
+            (await people.sessions[bank].deposit(made, MONEY)).expect(201)
+            return made
+
+        ways = [(0, 1), (0, 2), (1, 0), (2, 0)] * 6
+        payers = [
+            Payer(people, *way, f"payer-{n}", accounts=(await account(way[0]), await account(way[1])))
+            for n, way in enumerate(ways)
+        ]
+        async with paying(payers):
+            await go_on(payers, 2 * ENOUGH)
+        await people.quiet()
+        await all_there(people, payers)
+        await people.check_books()
+    print(told(payers))
+    assert await deadlocks() == before
+
+
 async def follows(primary: Server) -> None:
     """Wait until the primary's standby is a synchronous one."""
 
@@ -116,16 +145,23 @@ async def load(network: Replicated) -> AsyncIterator[list[Payer]]:
     """Sixteen people pay inside the block; behind it everything that they were told is so, and the books are right."""
     people = await People(network.fronts).settle_in(MONEY)
     payers = [Payer(people, n % 2, 1 - n % 2, f"payer-{n}") for n in range(16)]
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for payer in payers:
-            group.create_task(payer.pay_until(stop))
+    async with paying(payers):
         yield payers
-        stop.set()
     await people.quiet()
     await all_there(people, payers)
     await expected_balances(people, payers)
     await people.check_books()
+
+
+@asynccontextmanager
+async def paying(payers: Sequence[Payer]) -> AsyncIterator[None]:
+    """*payers* pay inside the block."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for payer in payers:
+            group.create_task(payer.pay_until(stop))
+        yield
+        stop.set()
 
 
 def told(payers: list[Payer]) -> str:

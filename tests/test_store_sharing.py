@@ -126,6 +126,28 @@ async def test_nobody_sees_what_is_not_committed(bank: Bank) -> None:
     assert await other.get(Account, number(1)) == account(1, posted=5)
 
 
+async def test_books_are_added_to_once_in_a_write_and_behind_all_else(bank: Bank) -> None:
+    """Else one write adds to a book, then to another, and the next one the other way round: both wait in a circle."""
+    replicas = [await bank.replica(), await bank.replica()]
+    books = ["position:00000002", "position:00000003"]
+    settled, begun = [asyncio.Event(), asyncio.Event()], list[int]()
+
+    def adding(which: int) -> Any:
+        async def add(unit: Unit) -> None:
+            begun.append(which)
+            unit.write([Reservation(books[which], 1)])
+            await unit.settled()
+            settled[which].set()
+            await settled[1 - which].wait()
+            unit.write([Reservation(books[1 - which], 2)])
+
+        return add
+
+    await asyncio.gather(*(replicas[which].decide([], adding(which)) for which in (0, 1)))
+    assert sorted(begun) == [0, 1], "one of them was run again"
+    assert [await replicas[0].get(Book, name) for name in books] == [Book(name, 0, 3) for name in books]
+
+
 async def test_a_key_that_two_replicas_claim_stands_for_one_thing(bank: Bank) -> None:
     one, other = await bank.replica(), await bank.replica()
     looked = [asyncio.Event(), asyncio.Event()]

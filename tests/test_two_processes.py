@@ -11,24 +11,29 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
 from distribank import recovery
-from distribank.bank import KeyName, TransferResult
+from distribank.bank import BatchResult, KeyName, TransferResult, batching
 from distribank.breakages import DurabilityLost, OutcomeUnknown, StoreAway
 from distribank.core.batches import Batch, BatchItem, Mode, OnFailure
 from distribank.core.clock import stamp_at
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic, Verdict
-from distribank.core.ledger import EntryKind
-from distribank.core.protocol import Commit, Prepare, State, Transaction
+from distribank.core.ledger import SUSPENSE, Book, EntryKind, position_book
+from distribank.core.protocol import Commit, Inquire, Message, Prepare, State, Transaction
 from distribank.core.refusals import Refusal
+from distribank.core.transfer import Direction
 from distribank.ports import Queries
 from distribank.simulation.people import make_legs
 from distribank.store import sharing
-from distribank.store.shared_memory import SharedMemoryStore
-from tests.weather import Gate, losing
+from distribank.store.memory import Disk
+from distribank.store.shared_memory import SharedMemory, SharedMemoryStore
+from tests.restores import backup, put_back
+from tests.weather import Gate, in_state, losing, nothing_about_outcomes
 from tests.world import CPFS, World, codes, world
 
 A, B = codes(2)
@@ -226,6 +231,48 @@ async def test_nobody_is_told_of_an_interrupted_transfer_whose_key_has_run_anew(
         await ordered
 
 
+async def test_an_answer_to_an_order_is_what_a_decision_of_its_own_has_seen(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is only read may not have reached the standby, and be lost in a failover."""
+    here, there = await net.account(A, 500), await net.account(B)
+    get, ahead = SharedMemoryStore.get, {State.PREPARING: State.COMMITTING}
+
+    async def read(store: SharedMemoryStore, kind: type[Any], *key: str) -> Any:
+        row = await get(store, kind, *key)
+        return replace(row, state=ahead.get(row.state, State.ABORTED)) if isinstance(row, Transaction) else row
+
+    async def order() -> State:
+        return (await net.transfer(A, (A, here, -300), (B, there, 300), key="rent", wait=0.1)).transaction.state
+
+    gate = net.weather = Gate(Prepare)
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedMemoryStore, "get", read)
+        assert [await order(), await order()] == [State.PREPARING, State.PREPARING]
+    gate.open.set()
+    (identity,) = net.servers[A].disk.rows[Transaction]
+    await net.settle(identity)
+    monkeypatch.setattr(SharedMemoryStore, "get", read)
+    assert await order() is State.ENDED
+
+
+async def test_an_answer_to_a_batch_waits_for_what_it_has_read(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = await net.account(A, 500), await net.account(A)
+    holder, bank = await net.person(A), net.at(A).bank
+    items = [BatchItem(make_legs((A, here, -300), (A, there, 300)), None)]
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    result, written = bank.batching._result, list[int]()
+
+    async def read(batch_id: str, *, replayed: bool = False) -> BatchResult:
+        found = await result(batch_id, replayed=replayed)
+        written.append(bank.store.stats.flushes)
+        return found
+
+    monkeypatch.setattr(bank.batching, "_result", read)
+    await bank.batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5)
+    assert [bank.store.stats.flushes] == [each + 1 for each in written]
+
+
 async def test_an_id_that_was_aborted_unheard_of_is_never_used_again(net: World) -> None:
     here, there = await net.account(A, 500), await net.account(B)
     server, aborting = net.servers[A], list[asyncio.Task[object]]()
@@ -249,8 +296,8 @@ async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> 
     gate = net.weather = Gate(Prepare)
     items = [BatchItem(make_legs((A, here, -300), (B, there, 300)), None)]
     key = KeyName(holder.holder_id, "batches", "wages", "")
-    batching = net.banks[A1].bank.batching
-    ordered = asyncio.ensure_future(batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5))
+    one = net.banks[A1].bank
+    ordered = asyncio.ensure_future(one.batching.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5))
     await gate.reached.wait()
     (identity,) = net.servers[A].disk.rows[Transaction]
     await net.banks[A2].bank.coordinating.restart(identity)
@@ -258,6 +305,21 @@ async def test_an_item_of_a_batch_that_was_interrupted_runs_anew(net: World) -> 
     (done,) = (await ordered).results
     assert isinstance(done, Transaction)
     assert (done.id != identity, done.state) in ((True, State.COMMITTING), (True, State.ENDED))
+
+
+async def test_a_batch_that_landed_unheard_of_is_run_though_too_many_run_by_now(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await net.account(A, 500), await net.account(A)
+    holder = await net.person(A)
+    items = [BatchItem(make_legs((A, here, -300), (A, there, 300)), None)]
+    key = KeyName(holder.holder_id, "batches", "wages", "")
+    net.servers[A].manners.note = lambda _what: monkeypatch.setattr(batching, "MAX_RUNNING", 0)
+    not_heard_of(net)
+    batch = net.at(A).bank.batching
+    done = await batch.order(holder, items, Mode.SEQUENTIAL, OnFailure.STOP, key, 5)
+    assert (done.batch.finished_at is not None, batching.MAX_RUNNING) == (True, 0)
+    assert await net.balance(A, there) == (300, 300)
 
 
 async def test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long(
@@ -286,3 +348,114 @@ async def test_a_batch_is_run_to_its_end_though_the_database_is_away_for_long(
         return (await store.get(Batch, done.batch.batch_id)).finished_at is not None  # type: ignore[union-attr]
 
     await net.until(finished)
+
+
+async def payments_both_ways(net: World) -> tuple[str, str]:
+    """An account at A and one at B, each of which has paid the other: with a cap, A's position has been locked."""
+    here, there = await net.account(A, 500), await net.account(B, 500)
+    for payer, payee in (((A, here), (B, there)), ((B, there), (A, here))):
+        done = await net.transfer(payer[0], (*payer, -100), (*payee, 100))
+        await net.settle(done.transaction.id)
+    return here, there
+
+
+@pytest.fixture
+async def capped() -> AsyncIterator[World]:
+    """The same with a cap. The server sees to it that whoever writes to a book has locked it, once anybody has."""
+    async with world(2, shared=(A,), position_cap=10_000) as made:
+        yield made
+
+
+async def test_under_a_cap_commits_lock_the_positions_that_they_write_to(capped: World) -> None:
+    here, there = await payments_both_ways(capped)
+    assert await capped.balance(A, here) == await capped.balance(B, there) == (500, 500)
+    assert capped.servers[A].named == {"cash", position_book(B)}
+
+
+async def test_under_a_cap_aborts_lock_the_positions_that_they_write_to(capped: World) -> None:
+    here, there = await payments_both_ways(capped)
+    refused = await capped.transfer(A, (A, here, -100), (B, "00000099-9", 100))
+    assert refused.transaction.state is State.ABORTED
+    capped.weather = losing(Prepare, "lose answer")
+    late = await capped.transfer(B, (A, here, 100), (B, there, -100))
+    await capped.settle(late.transaction.id)
+    known = await capped.state(A, late.transaction.id)
+    assert known is not None
+    assert known.state is State.ABORTED
+    assert capped.servers[A].disk.rows[Book][position_book(B)].reserved == 0
+
+
+async def test_under_a_cap_what_was_left_in_doubt_locks_the_positions_that_it_writes_to(capped: World) -> None:
+    here, there = await payments_both_ways(capped)
+    gate = capped.weather = Gate(Prepare)
+    ordered = asyncio.ensure_future(capped.transfer(A, (A, here, -100), (B, there, 100)))
+    await gate.reached.wait()
+    begun = [row.id for row in capped.servers[A].disk.rows[Transaction].values() if row.state is State.PREPARING]
+    await capped.banks[A2].bank.coordinating.restart(*begun)
+    gate.open.set()
+    assert (await ordered).transaction.state is State.ABORTED
+    capped.weather = losing(Commit, "lose request")
+    told = await capped.transfer(B, (A, here, 100), (B, there, -100), wait=0.1)
+    forced = await capped.transfer(B, (A, here, 100), (B, there, -100), wait=0.1)
+    guess = await capped.banks[A1].bank.participating.force(forced.transaction.id, Verdict.ABORT, "she waits")
+    assert isinstance(guess, Heuristic)
+    for each in (told, forced):  # by inquiry
+        await capped.until(partial(in_state, capped, A, each.transaction.id, State.COMMITTED))
+    assert await capped.balance(A, here) == (700, 700)
+
+
+@pytest.mark.parametrize("lost", [Commit, Inquire], ids=["told by inquiry", "told by message"])
+async def test_a_correction_locks_suspense_which_it_may_write_to(lost: type[Message]) -> None:
+    async with world(2, shared=(B,)) as net:
+        here, there = await net.account(A), await net.account(B, 100)
+        await net.consent(B, there, A)
+        bank = net.at(B).bank
+        nothing = await bank.assigning.assign(Direction.CREDIT, 1, there, "she called", None, net.key(), "")
+        assert nothing.refusal is not None  # but whoever assigns has locked the book
+        net.weather = nothing_about_outcomes
+        done = await net.transfer(A, (A, here, 30), (B, there, -30), wait=0.1)
+        await net.until(partial(in_state, net, A, done.transaction.id, State.COMMITTING))
+        assert isinstance(await bank.participating.force(done.transaction.id, Verdict.ABORT, "she waits"), Heuristic)
+        await net.cash(B, there, 100, kind=EntryKind.WITHDRAWAL)
+        net.weather = losing(lost, "lose request")
+        await net.until(partial(in_state, net, B, done.transaction.id, State.COMMITTED))
+        assert net.servers[B].disk.rows[Book][SUSPENSE].balance == -30
+
+
+async def restored(net: World, taken: Disk) -> None:
+    """A dies with both of its processes and comes back on the backup *taken*; its books are locked now and then."""
+    for name in (A1, A2):
+        await net.crash(name)
+    net.servers[A] = SharedMemory(disk=put_back(net, A, taken))
+    net.servers[A].named |= {position_book(B), SUSPENSE}
+    del net.stores[A]
+    for name in (A1, A2):
+        await net.start(name)
+
+
+async def test_what_is_posted_anew_locks_the_books_that_it_writes_to(capped: World) -> None:
+    here, there = await capped.account(A), await capped.account(B, 500)
+    taken = await backup(capped, A)
+    done = await capped.transfer(B, (A, here, 100), (B, there, -100))
+    await capped.settle(done.transaction.id)
+    later = await capped.account(A)  # which the backup does not know
+    done = await capped.transfer(B, (A, later, 100), (B, there, -100))
+    await capped.settle(done.transaction.id)
+    await restored(capped, taken)
+    assert await capped.balance(A, here) == (100, 100)
+    assert capped.servers[A].disk.rows[Book][SUSPENSE].balance == 100
+
+
+async def test_what_was_settled_unheard_of_is_told_to_everyone_all_the_same(capped: World) -> None:
+    here, there = await capped.account(A, 500), await capped.account(B, 500)
+    taken = await backup(capped, A)
+    done = await capped.transfer(A, (A, here, -100), (B, there, 100))
+    await capped.settle(done.transaction.id)
+    await restored(capped, taken)
+    not_heard_of(capped)
+    legs = [(here, Direction.DEBIT, 60)]
+    settled = await capped.at(A).bank.restoring.settle(done.transaction.id, "her receipt", legs)
+    assert not isinstance(settled, Refusal)
+    await capped.settle(done.transaction.id)
+    assert await capped.balance(A, here) == (440, 440)
+    assert capped.servers[A].disk.rows[Book][SUSPENSE].balance == -40

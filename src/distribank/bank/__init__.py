@@ -87,17 +87,13 @@ class Bank:
         self.metrics = metrics or Metrics()
         self.traces = traces
         self.vote_deadline = vote_deadline
-        self.rhythm = Rhythm(code, store, clock, chance, self.metrics, traces)
+        self.rhythm = Rhythm(code, store, clock, chance, self.metrics, traces, position_cap=position_cap)
         self.tasks = Tasks()
         self.coordinating = Coordinating(self.rhythm, peers, self.tasks, vote_deadline=vote_deadline)
-        self.ordering = Ordering(
-            self.rhythm, peers, self.coordinating, vote_deadline=vote_deadline, position_cap=position_cap
-        )
+        self.ordering = Ordering(self.rhythm, peers, self.coordinating, vote_deadline=vote_deadline)
         self.snapshots = Snapshots(self.rhythm)
         self.restoring = Restoring(self.rhythm, peers, self.coordinating)
-        self.participating = Participating(
-            self.rhythm, self.coordinating, self.snapshots, self.restoring, position_cap=position_cap
-        )
+        self.participating = Participating(self.rhythm, self.coordinating, self.snapshots, self.restoring)
         self.custody = Custody(self.rhythm, peers)
         self.assigning = Assigning(self.rhythm)
         self.batching = Batching(self.rhythm, self.ordering, self.tasks)

@@ -12,7 +12,7 @@ from heapq import merge
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
-from distribank.bank.rhythm import Moment, Rhythm, account_locks
+from distribank.bank.rhythm import Moment, Rhythm, account_locks, book_lock
 from distribank.core.heuristics import Heuristic
 from distribank.core.idempotency import IdempotencyKey, KeyName
 from distribank.core.ledger import CASH, SUSPENSE, Book
@@ -75,7 +75,7 @@ class Assigning:
         """Assign *amount* centavos to *account*, or to the bank's own cash, durably and once per key."""
         name = KeyName(_OPERATOR, _ROUTE, key, fingerprint)
         accounts = [account] if account is not None else []
-        locks = [name.lock, f"book:{SUSPENSE}", *account_locks(accounts), *([] if accounts else [f"book:{CASH}"])]
+        locks = [name.lock, book_lock(SUSPENSE), *account_locks(accounts), *([] if accounts else [book_lock(CASH)])]
         assignment_id = self._rhythm.unique()
 
         async def decide(moment: Moment) -> tuple[IdempotencyKey, bool]:

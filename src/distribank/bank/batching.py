@@ -85,7 +85,8 @@ class Batching:
                 assert batch is not None, f"key names batch {named.subject}, which is not in the store"
             else:
                 batch = new
-            if self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
+            landed = named is not None and batch.batch_id == new.batch_id  # unheard of, and this is run again
+            if not landed and self._is_at_rest(batch) and len(self._running) >= MAX_RUNNING:
                 raise Busy
             if named is None:
                 moment.write([batch, key.names(batch.batch_id, batch.created_at)])
@@ -101,7 +102,10 @@ class Batching:
         running = self._running.get(batch.batch_id)
         if running is not None:
             await asyncio.wait([running], timeout=wait)
-        return await self._result(batch.batch_id, replayed=replayed)
+        result = await self._result(batch.batch_id, replayed=replayed)
+        if self._store.shared:
+            await self._rhythm.decide((), _nothing)  # what was read may not have reached the standby: now it has
+        return result
 
     async def batch_for(self, holder_id: str, batch_id: str) -> BatchResult | None:
         """This holder's batch as it stands."""
@@ -206,6 +210,10 @@ class Batching:
         if known is not None and judge(key, "", known.because) is not Retry.NEW:
             return known
         return NOT_RUN if batch.finished_at is not None else None
+
+
+async def _nothing(_moment: Moment) -> None:
+    """A decision that decides nothing: behind it, all that was read before it is durable."""
 
 
 def _succeeded(result: ItemResult) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, transaction_lock
 from distribank.bank.tasks import Tasks
 from distribank.breakages import Breakage, DurabilityLost, OutcomeUnknown, StoreAway, Unreachable
 from distribank.core import coordinator
@@ -197,9 +197,7 @@ class Coordinating:
 
     async def _decide(self, drive: Drive, heard: Sequence[tuple[Event, Vote | None, str]]) -> Step:
         """Feed votes, or the deadline (of one bank, if it is named), in their order; the decision is then durable."""
-        known, order = drive.transaction, drive.transaction.order
-        assert order is not None
-        accounts = [leg.account for leg in legs_at(self._rhythm.code, order.legs)]
+        names, accounts = self._touched(drive.transaction)
 
         async def decide(moment: Moment) -> Step:
             known = await moment.get(Transaction, drive.transaction.id)
@@ -218,7 +216,7 @@ class Coordinating:
             moment.persist(step)
             return step
 
-        step = await self._rhythm.decide([transaction_lock(known.id), *account_locks(accounts)], decide)
+        step = await self._rhythm.decide(names, decide)
         assert step.transaction is not None
         known = drive.transaction = step.transaction
         if known.commit_at is not None:
@@ -304,8 +302,7 @@ class Coordinating:
     async def _feed_stored(self, transaction: str, event: Event, bank: str, at: int) -> Step:
         known = await self._store.get(Transaction, transaction)
         assert known is not None, f"{transaction} is not in the store"
-        assert known.order is not None, f"{transaction} is a tombstone"
-        accounts = [leg.account for leg in legs_at(self._rhythm.code, known.order.legs)]
+        names, accounts = self._touched(known)
 
         async def feed(moment: Moment) -> Step:
             known = await moment.get(Transaction, transaction)
@@ -315,13 +312,19 @@ class Coordinating:
             moment.persist(step)
             return step
 
-        step = await self._rhythm.decide([transaction_lock(transaction), *account_locks(accounts)], feed)
+        step = await self._rhythm.decide(names, feed)
         if step.transaction is not None and step.transaction.commit_at is not None:
             self._rhythm.merge_commit(step.transaction.commit_at)
         await self._store.flushed()  # what this sends may rest on a decision that is still being forced
         if step.records and step.transaction is not None:
             self.count(step.transaction)
         return step
+
+    def _touched(self, known: Transaction) -> tuple[list[str], list[str]]:
+        """The locks that deciding *known* needs, and the accounts that are among them."""
+        assert known.order is not None, f"{known.id} is a tombstone"
+        accounts = [leg.account for leg in legs_at(self._rhythm.code, known.order.legs)]
+        return self._rhythm.locks_of(known.id, accounts, known.participants), accounts
 
     async def inquired(self, sender: str, inquiry: Inquire) -> Answer:
         """A participant in doubt asks for the outcome; while a decision is being forced it is still undecided."""

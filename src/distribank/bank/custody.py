@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from distribank.bank.rhythm import Moment, Rhythm, account_locks
+from distribank.bank.rhythm import Moment, Rhythm, account_locks, book_lock
 from distribank.core import ledger as books
 from distribank.core.consents import Consent
 from distribank.core.documents import account_number
@@ -166,7 +166,7 @@ class Custody:
             known = await moment.done_under(name)
             return known or await self._new_cash(moment, name, account, kind, amount, operation)
 
-        result = await self._rhythm.decide([name.lock, *account_locks([number]), f"book:{CASH}"], pay)
+        result = await self._rhythm.decide([name.lock, *account_locks([number]), book_lock(CASH)], pay)
         await self._store.flushed()
         return await self._earlier_cash(result, number) if isinstance(result, IdempotencyKey) else result
 

@@ -21,7 +21,6 @@ from distribank.core.clock import CLOCK_BOUND_MS
 from distribank.core.holders import Holder
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Ledger, check_approval, position_book, position_room
-from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import State, Step, Transaction
 from distribank.core.refusals import Code, Refusal
 from distribank.core.transfer import Direction, Leg, Order, banks_of, legs_at, net_flow
@@ -40,23 +39,14 @@ class TransferResult:
 
 
 class Ordering:
-    """Where holders' transfers begin. *vote_deadline* is in seconds, *position_cap* in centavos."""
+    """Where holders' transfers begin. *vote_deadline* is in seconds."""
 
-    def __init__(
-        self,
-        rhythm: Rhythm,
-        peers: Peers,
-        coordinating: Coordinating,
-        *,
-        vote_deadline: float,
-        position_cap: int | None,
-    ) -> None:
+    def __init__(self, rhythm: Rhythm, peers: Peers, coordinating: Coordinating, *, vote_deadline: float) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
         self._peers = peers
         self._coordinating = coordinating
         self._vote_deadline = vote_deadline
-        self._cap = position_cap
 
     async def order(
         self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName, wait: float
@@ -65,7 +55,7 @@ class Ordering:
 
         The legs have passed ``check_legs``. Raises ``Busy``, ``KeyReused``, ``KeyInProgress`` and
         ``OutcomeUnknown``. Cancelled, the transfer goes on. What is returned survives a crash: decided, or begun and
-        durably found again under its key.
+        durably found again under its key; it is what a decision of this order's own has seen, and not only read.
         """
         if self._coordinating.under_way >= MAX_UNDER_WAY:
             raise Busy
@@ -75,8 +65,9 @@ class Ordering:
                 await self._promise_to_find(known, key)
             return TransferResult(drive.transaction)
         if known.state is State.PREPARING or _is_interrupted(known):
-            await self._promise_to_find(known, key)
-        return TransferResult(await self._durable(known.id), replayed)
+            known = await self._promise_to_find(known, key)
+        await self._store.flushed()
+        return TransferResult(known, replayed)
 
     async def order_and_finish(
         self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName
@@ -84,7 +75,8 @@ class Ordering:
         """The same for an item of a batch: returns once it is decided and acknowledged, or handed to recovery."""
         known, drive, _ = await self._begin(holder, legs, description, key)
         if drive is None:
-            return await self._durable(known.id)
+            await self._store.flushed()
+            return known
         await asyncio.shield(drive.finished)
         return drive.transaction
 
@@ -94,28 +86,21 @@ class Ordering:
         ledger = await ledger_of(self._store, dict.fromkeys(leg.account for leg in own))
         positions = await positions_of(self._store, flows)
         refusal = self._refuse_at_once(holder, legs, ledger)
-        return refusal or coordinator.check(own, ledger, flows, positions, self._most_owed)
+        return refusal or coordinator.check(own, ledger, flows, positions, self._rhythm.most_owed)
 
     async def drawable(self, banks: Iterable[str]) -> dict[str, int]:
         """The most, in centavos, that each of *banks* may still come to owe this one, where there is such a limit."""
-        if self._cap is None:
+        if self._rhythm.position_cap is None:
             return {}
         positions = await positions_of(self._store, dict.fromkeys(banks, -1))
-        return {bank: position_room(positions[position_book(bank)], self._most_owed) for bank in banks}
-
-    async def _durable(self, transaction: str) -> Transaction:
-        """The transaction as it is now, once that is durable: nobody hears of it earlier."""
-        known = await self._store.get(Transaction, transaction)
-        assert known is not None, f"{transaction} is not in the store"
-        await self._store.flushed()
-        return known
+        return {bank: position_room(positions[position_book(bank)], self._rhythm.most_owed) for bank in banks}
 
     async def _begin(
         self, holder: Holder, legs: tuple[Leg, ...], description: str | None, key: KeyName
     ) -> tuple[Transaction, Drive | None, bool]:
         """Find what the key did before, or begin; check, hold and the record of it are one moment."""
         own = legs_at(self._rhythm.code, legs)
-        accounts = dict.fromkeys(leg.account for leg in own)
+        accounts, flows = dict.fromkeys(leg.account for leg in own), self._flows(legs)
         identity, end_to_end = self._rhythm.transaction_id(), self._rhythm.end_to_end_id()
         order = Order(end_to_end, holder.cpf, holder.holder_id, description, self._rhythm.wall_ms(), legs)
 
@@ -129,10 +114,10 @@ class Ordering:
                 identity,
                 order,
                 ledger,
-                await moment.positions(self._flows(legs)),
+                await moment.positions(flows),
                 now,
                 now.wall_ms + round(self._vote_deadline * 1000) + CLOCK_BOUND_MS,
-                cap=self._most_owed,
+                cap=self._rhythm.most_owed,
                 refusal=self._refuse_at_once(holder, legs, ledger),
             )
             assert step.transaction is not None
@@ -150,7 +135,7 @@ class Ordering:
             elif known.id == identity:
                 self._coordinating.count(known)
 
-        names = [key.lock, *account_locks(accounts), *self._position_locks(legs)]
+        names = [key.lock, *account_locks(accounts), *self._rhythm.position_locks(flows)]
         step = await self._rhythm.decide(names, begin, drive)
         known = step.transaction
         assert known is not None
@@ -207,20 +192,9 @@ class Ordering:
                 )
         return None
 
-    @property
-    def _most_owed(self) -> int:
-        """Centavos that any one peer may come to owe this bank."""
-        return MAX_BALANCE if self._cap is None else self._cap
-
     def _flows(self, legs: tuple[Leg, ...]) -> dict[str, int]:
         """What this bank would come to owe each other by *legs*."""
         return {bank: net_flow(legs_at(bank, legs)) for bank in banks_of(legs) if bank != self._rhythm.code}
-
-    def _position_locks(self, legs: Iterable[Leg]) -> list[str]:
-        """Where there is a cap, the positions with the banks concerned are locked like accounts."""
-        if self._cap is None:
-            return []
-        return [f"book:{position_book(leg.bank)}" for leg in legs if leg.bank != self._rhythm.code]
 
     async def _answerable(self, drive: Drive, wait: float) -> bool:
         """Wait for the decision, and a little for the acknowledgements; whether there is a decision."""
@@ -232,21 +206,23 @@ class Ordering:
             await asyncio.shield(drive.answerable)
         return True
 
-    async def _promise_to_find(self, known: Transaction, key: KeyName) -> None:
-        """A 202 is a promise: once this is durable the key finds this transfer, crash or not.
+    async def _promise_to_find(self, known: Transaction, key: KeyName) -> Transaction:
+        """A 202 is a promise: once this is durable the key finds this transfer, crash or not. As it then stands.
 
         So is the word that it was interrupted, by another process of this bank. Raises ``OutcomeUnknown`` where
         somebody has asked again before, and the key has run anew.
         """
 
-        async def promise(moment: Moment) -> bool:
+        async def promise(moment: Moment) -> Transaction | None:
             named = await moment.get(IdempotencyKey, key.owner, key.route, key.key)
             if named is not None and named.subject == known.id and not named.answered:
                 moment.write([replace(named, answered=True)])
-            return named is None or named.subject == known.id
+            return await moment.get(Transaction, known.id) if named is None or named.subject == known.id else None
 
-        if not await self._rhythm.decide([key.lock], promise):
+        promised = await self._rhythm.decide([key.lock], promise)
+        if promised is None:
             raise OutcomeUnknown(known.id)
+        return promised
 
 
 def _is_interrupted(known: Transaction) -> bool:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.restoring import Restoring, consents_on
-from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, book_lock, transaction_lock
 from distribank.bank.showing import Showing
 from distribank.bank.snapshots import Snapshots
 from distribank.core import participant
 from distribank.core.consents import Consent
 from distribank.core.heuristics import Heuristic, Verdict
-from distribank.core.ledger import Book, position_book
-from distribank.core.money import MAX_BALANCE
+from distribank.core.ledger import SUSPENSE, Book, position_book
 from distribank.core.participant import Event, Situation
 from distribank.core.protocol import (
     FORCED,
@@ -64,8 +63,6 @@ class Participating:
         coordinating: Coordinating,
         snapshots: Snapshots,
         restoring: Restoring,
-        *,
-        position_cap: int | None,
     ) -> None:
         self._rhythm = rhythm
         self._store = rhythm.store
@@ -73,7 +70,6 @@ class Participating:
         self._showing = Showing(rhythm)
         self._snapshots = snapshots
         self._restoring = restoring
-        self._cap = position_cap
         self.watch: Callable[[Transaction], None] = lambda _transaction: None
         self.settled: Callable[[str], None] = lambda _transaction: None
 
@@ -152,7 +148,7 @@ class Participating:
                 elif isinstance(message, Prepare):
                     steps.append(await self._prepare(moment, clock, message, accounts))
                 else:
-                    steps.append(await self._carry_out(moment, message, accounts))
+                    steps.append(await self._carry_out(moment, message, accounts, again))
             return steps
 
         def follow(steps: list[Step | None]) -> None:
@@ -161,7 +157,7 @@ class Participating:
                     self._follow(message, step)
 
         steps = await self._rhythm.decide([name for names, _ in touched for name in names], decide, follow)
-        # None: other accounts are concerned, or it was prepared while this waited. Once more, over those accounts.
+        # None: more is concerned than it names, or it was prepared while this waited. Once more, over all of that.
         left = [message for message, step in zip(messages, steps, strict=True) if step is None]
         later = iter(await self._decide(sender, clock, left, again=True) if left else ())
         return [next(later) if step is None else step.answer or Acknowledged(already=True) for step in steps]
@@ -185,20 +181,17 @@ class Participating:
     async def _touched(self, sender: str, message: Decisive, again: bool) -> tuple[list[str], list[str]]:
         """The locks that deciding *message* needs, and the accounts that are among them; none if *sender* may not.
 
-        A commit names its accounts; where these are not those of the prepare, it is looked at *again*, over those.
+        A commit names its accounts; where these are not those of the prepare, or something may be left in suspense, it
+        is looked at *again*, over all of that.
         """
         if coordinator_of(message.transaction) != sender:
             return [], []
-        names = [transaction_lock(message.transaction)]
-        if isinstance(message, Prepare):
-            accounts = [leg.account for leg in message.legs]
-            if self._cap is not None:
-                names.append(f"book:{position_book(coordinator_of(message.transaction))}")
-        elif isinstance(message, Commit) and not again:
+        if isinstance(message, Prepare) or (isinstance(message, Commit) and not again):
             accounts = [leg.account for leg in message.legs]
         else:
             accounts = _accounts_in(await self._store.get(Transaction, message.transaction), message)
-        return [*names, *account_locks(accounts)], accounts
+        names = self._rhythm.locks_of(message.transaction, accounts, [sender])
+        return [*names, book_lock(SUSPENSE)] if again else names, accounts
 
     async def _prepare(self, moment: Moment, clock: int, prepare: Prepare, accounts: Sequence[str]) -> Step:
         """Vote. All that the prepare names is this moment's alone."""
@@ -213,7 +206,7 @@ class Participating:
             sender_clock=clock,
             consents=await consents_on(moment, prepare.legs),
             position=await moment.get(Book, position) or Book(position),
-            cap=MAX_BALANCE if self._cap is None else self._cap,
+            cap=self._rhythm.most_owed,
             reaches_back_to=self._store.reaches_back_to,
         )
         step = participant.step(Event.PREPARE, situation)
@@ -221,10 +214,12 @@ class Participating:
         moment.persist(step, lazy=not step.forced)
         return step
 
-    async def _carry_out(self, moment: Moment, message: Commit | Abort, accounts: Sequence[str]) -> Step | None:
-        """Post or release. *accounts* are locked; ``None`` if it was prepared since they were asked for."""
+    async def _carry_out(
+        self, moment: Moment, message: Commit | Abort, accounts: Sequence[str], again: bool
+    ) -> Step | None:
+        """Post or release. *accounts* are locked; ``None`` if that is not enough, or it was prepared since."""
         known = await moment.get(Transaction, message.transaction)
-        if _accounts_in(known, message) != accounts:
+        if _accounts_in(known, message) != accounts or not (again or _was_promised(known, message)):
             return None
         if isinstance(message, Commit):
             return await self._feed(moment, known, message.transaction, Event.COMMIT, at=message.at, commit=message)
@@ -244,18 +239,21 @@ class Participating:
         *tried* is told when each attempt at a guess would have been made.
         """
         while True:
-            accounts = _accounts_of(await self._store.get(Transaction, transaction))
+            known = await self._store.get(Transaction, transaction)
+            touched = _accounts_of(known), _is_forced(known)
 
-            async def feed(moment: Moment, accounts: list[str] = accounts) -> Step | None:
+            async def feed(moment: Moment, touched: tuple[list[str], bool] = touched) -> Step | None:
                 known = await moment.get(Transaction, transaction)
-                if _accounts_of(known) != accounts:
+                if (_accounts_of(known), _is_forced(known)) != touched:
                     return None
                 step = await self._feed(moment, known, transaction, event, at=at, force=force)
                 if tried is not None:
                     tried.extend(row.decided_at for row in step.changes if isinstance(row, Heuristic))
                 return step
 
-            step = await self._rhythm.decide([transaction_lock(transaction), *account_locks(accounts)], feed)
+            accounts, forced = touched
+            names = self._rhythm.locks_of(transaction, accounts, [coordinator_of(transaction)])
+            step = await self._rhythm.decide([*names, book_lock(SUSPENSE)] if forced else names, feed)
             if step is not None:
                 self._heard(transaction, step, at)
                 return step
@@ -285,7 +283,7 @@ class Participating:
             consents=await _consents_of(moment, known, commit),
             reaches_back_to=self._store.reaches_back_to,
             restoration=self._restoring.present,
-            heuristic=await moment.get(Heuristic, known.id) if known and known.state in FORCED else None,
+            heuristic=await moment.get(Heuristic, known.id) if known and _is_forced(known) else None,
             verdict=force[0] if force else None,
             reason=force[1] if force else "",
         )
@@ -360,11 +358,20 @@ def _coordinated(known: Transaction) -> Refusal:
 
 
 def _not_in_doubt(known: Transaction | None) -> Refusal:
-    if known is not None and known.state in FORCED:
+    if _is_forced(known):
         detail = "an operator has forced this part already: its entries are posted, or its holds released"
     else:
         detail = "its outcome has just become known: there is nothing left to force"
     return Refusal(Code.NOT_RESOLVABLE, detail)
+
+
+def _is_forced(known: Transaction | None) -> bool:
+    return known is not None and known.state in FORCED
+
+
+def _was_promised(known: Transaction | None, message: Commit | Abort) -> bool:
+    """Whether *message* settles what this bank has voted on, and no more: else something may be left in suspense."""
+    return isinstance(message, Abort) if known is None else not _is_forced(known)
 
 
 def _accounts_in(known: Transaction | None, message: Commit | Abort | None) -> list[str]:

@@ -17,11 +17,12 @@ from typing import Final
 
 from distribank.bank.coordinating import Coordinating
 from distribank.bank.custody import MAX_CONSENTS
-from distribank.bank.rhythm import Moment, Rhythm, account_locks, transaction_lock
+from distribank.bank.rhythm import Moment, Rhythm, book_lock, transaction_lock
 from distribank.breakages import Unreachable
 from distribank.core import resupplying
 from distribank.core.consents import Consent
 from distribank.core.holders import Holder
+from distribank.core.ledger import SUSPENSE
 from distribank.core.protocol import (
     MAX_DECISIONS,
     Answer,
@@ -266,11 +267,14 @@ class Restoring:
 
     def _locks(self, some: Sequence[tuple[str, Decision]]) -> list[str]:
         """Everything that *some* decisions touch here."""
-        names = [self._lock]
+        names = [self._lock, book_lock(SUSPENSE)]
         for _, decision in some:
-            names.append(transaction_lock(decision.transaction))
-            if coordinator_of(decision.transaction) != self._rhythm.code:
-                names += account_locks(leg.account for leg in decision.legs)
+            coordinator = coordinator_of(decision.transaction)
+            if coordinator == self._rhythm.code:
+                names.append(transaction_lock(decision.transaction))
+            else:
+                accounts = [leg.account for leg in decision.legs]
+                names += self._rhythm.locks_of(decision.transaction, accounts, [coordinator])
         return names
 
     # The operator's part
@@ -301,14 +305,17 @@ class Restoring:
     ) -> Listed | Refusal:
         """Post what this bank had decided and lost, durably and once, against the accounts *named* (number, direction,
         centavos) and else against suspense. Where it was settled before, that is what is returned."""
+        lost = await self._store.get(Lost, transaction)
+        assert lost is not None, f"{transaction} was not lost"
         legs = [Leg(0, self._rhythm.code, *each) for each in named]
         accounts = [leg.account for leg in legs]
 
-        async def decide(moment: Moment) -> Transaction | Refusal | None:
+        async def decide(moment: Moment) -> Transaction | Refusal:
             lost = await moment.get(Lost, transaction)
             assert lost is not None, f"{transaction} was not lost"
-            if await moment.get(Transaction, transaction) is not None:
-                return None
+            known = await moment.get(Transaction, transaction)
+            if known is not None:
+                return known
             present = await moment.get(Restoration, self._store.incarnation)
             silent = [b for b in lost.participants if present is not None and not present.has_told(b)]
             waiting = [bank for bank in silent if self._peers.view(bank) is not None]
@@ -321,15 +328,16 @@ class Restoring:
             step = resupplying.settle(self._rhythm.code, lost, legs, holder_id, ledger, reason, moment.now())
             if isinstance(step, Refusal):
                 return step
+            assert step.transaction is not None
             moment.persist(step)
             return step.transaction
 
-        names = [transaction_lock(transaction), *account_locks(accounts)]
+        names = [*self._rhythm.locks_of(transaction, accounts, lost.participants), book_lock(SUSPENSE)]
         settled = await self._rhythm.decide(names, decide)
         await self._store.flushed()
         if isinstance(settled, Refusal):
             return settled
-        if settled is not None:
+        if settled.state is State.COMMITTING:  # found so, too: it may have landed unheard of, and be run again
             self._coordinating.hand_over(settled)  # from here it is a commit like any other
         found = await self.one(transaction)
         assert found is not None

@@ -22,6 +22,7 @@ from distribank.breakages import KeyReused
 from distribank.core import clock as hlc
 from distribank.core.idempotency import IdempotencyKey, KeyName, Retry, judge
 from distribank.core.ledger import Account, Book, Hold, Ledger, position_book
+from distribank.core.money import MAX_BALANCE
 from distribank.core.protocol import Now, Record, Step
 from distribank.ports import Chance, Clock, Row, Store, Traces, Unit
 
@@ -35,12 +36,24 @@ _UUID7_VARIANT: Final = 0b10 << 62
 
 
 class Rhythm:
-    """One bank's store, clock and ids, and the order in which they are used."""
+    """One bank's store, clock and ids, and the order in which they are used.
+
+    *position_cap* is in centavos, the most that any one peer may come to owe this bank.
+    """
 
     def __init__(
-        self, code: str, store: Store, clock: Clock, chance: Chance, metrics: Metrics, traces: Traces | None = None
+        self,
+        code: str,
+        store: Store,
+        clock: Clock,
+        chance: Chance,
+        metrics: Metrics,
+        traces: Traces | None = None,
+        *,
+        position_cap: int | None = None,
     ) -> None:
         self.code = code
+        self.position_cap = position_cap
         self.store = store
         self.metrics = metrics
         self.traces = traces
@@ -48,6 +61,24 @@ class Rhythm:
         self._clock = clock
         self._chance = chance
         self._last_stamp = store.last_stamp
+
+    # Names of what is touched
+
+    @property
+    def most_owed(self) -> int:
+        """Centavos that any one peer may come to owe this bank."""
+        return MAX_BALANCE if self.position_cap is None else self.position_cap
+
+    def position_locks(self, banks: Iterable[str]) -> list[str]:
+        """Where there is a cap, the positions with *banks* are locked like accounts; without one nobody looks at them.
+
+        Whatever writes to them names them, then: two processes would else wait for each other in a circle.
+        """
+        return [] if self.position_cap is None else [book_lock(position_book(bank)) for bank in banks]
+
+    def locks_of(self, transaction: str, accounts: Iterable[str], banks: Iterable[str]) -> list[str]:
+        """All that deciding *transaction* touches here: it, these accounts, and the position with each of *banks*."""
+        return [transaction_lock(transaction), *account_locks(accounts), *self.position_locks(banks)]
 
     # Time and ids
 
@@ -241,6 +272,10 @@ def _in_words(minute: int) -> str:
 def account_locks(numbers: Iterable[str]) -> list[str]:
     """The lock names of accounts."""
     return [f"account:{number}" for number in numbers]
+
+
+def book_lock(book: str) -> str:
+    return f"book:{book}"
 
 
 def transaction_lock(transaction: str) -> str:

@@ -237,7 +237,7 @@ class PostgresStore(SharedStore):
             together.known[Hold][hold.account, hold.transaction] = hold
 
     async def write_out(self, together: Together) -> None:
-        """Send what has been written so far to the database, within the open transaction."""
+        """Send what has been written so far, all but the books, to the database, within the open transaction."""
         connection, group = together.connection, together.group
         stamp = group.last_stamp()
         together.stamp = max(together.stamp, stamp)
@@ -255,7 +255,6 @@ class PostgresStore(SharedStore):
                 if sentence is ledger.PUT_ACCOUNT and stamp:
                     await connection.executemany(words.STAMP_ACCOUNT, [(columns[0], stamp) for columns in rows])
         await self._take_as_driver(together)
-        await self._add_to_books(connection, together)
         for kind, puts in group.puts.items():
             together.known[kind].update(puts)
         together.group = Group()
@@ -271,18 +270,15 @@ class PostgresStore(SharedStore):
         if batches:
             await connection.execute(words.DRIVE_BATCHES, batches, self.replica)
 
-    async def _add_to_books(self, connection: Any, together: Together) -> None:
+    async def _add_to_books(self, together: Together) -> None:
         """Last of all: every transfer with a peer adds to its position, and whoever does keeps the others waiting."""
-        books, known = together.books, together.known[Book]
+        connection, books = together.connection, together.books
         names = sorted(books)
         together.made = [name for name in names if name not in self._books]
         if together.made:
             await connection.executemany(words.MAKE_BOOK, [(name,) for name in together.made])
         if names:
             await connection.executemany(words.ADD_TO_BOOK, [(name, *books[name]) for name in names])
-        for name in names:
-            known.pop(name, None)
-        together.books = {}
 
     # This replica among the others ----------------------------------------------------------------------------------
 

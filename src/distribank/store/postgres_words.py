@@ -134,7 +134,8 @@ LOCKS: Final[dict[str, Lock]] = {
 }
 """Behind accounts, and before keys, in this order everywhere: two processes never wait for each other in a circle.
 
-Books come last, since every transfer with a peer writes to its position, at the very end of its write.
+Books come last, since every transfer with a peer writes to its position: at the very end of its write or, where there
+is a cap, locked from the beginning.
 """
 
 # Replicas and what they drive -------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from distribank.core.holders import Counter, Holder
 from distribank.core.idempotency import IdempotencyKey
 from distribank.core.ledger import Account, Book, BookEntry, Company, Entry, Hold
 from distribank.core.protocol import UNFINISHED, Record, Transaction
+from distribank.core.restoration import Restoration
 from distribank.ports import Chance, Query, Recount
 from distribank.store import sharing
 from distribank.store.group import KEY_OF, Group, Sweep
@@ -53,6 +54,7 @@ PREFIXES: Final[dict[str, type]] = {
     "company": Company,
     "counter": Counter,
     "holder": Holder,
+    "restoration": Restoration,
     "transaction": Transaction,
     "book": Book,
 }
@@ -140,6 +142,8 @@ class SharedMemory:
         self.replicas: dict[str, Lease] = {}
         self.drivers: dict[tuple[type, str], str] = {}
         self.floor = self.disk.last_stamp
+        self.named: set[str] = set()
+        """Books that anybody has locked."""
         self._stamps: dict[str, int] = {}
         self._rows: dict[str, _Row] = {}
         self._sessions: dict[Session, None] = {}
@@ -436,6 +440,8 @@ class SharedMemoryStore(SharedStore):
             await self._trip(connection)
             known, rows = together.known[kind], self.disk.rows[kind]
             for key in wanted:
+                if kind is Book:
+                    self.server.named.add(key)
                 if key in rows or kind is Book:  # a book that is named is made
                     await self._have(connection, f"{prefix}:{key}")
                 known[key] = rows.get(key)
@@ -466,12 +472,7 @@ class SharedMemoryStore(SharedStore):
         """The committed row of *kind* under its whole key, or ``None``."""
         await self._trip(connection)
         name = key[0] if len(key) == 1 else key
-        row = self.disk.rows[kind].get(name)
-        if kind is Book and name in connection.books:
-            more, reserved = connection.books[key[0]]
-            before = row or Book(key[0])
-            return Book(before.name, before.balance + more, before.reserved + reserved)
-        return row
+        return self.disk.rows[kind].get(name)
 
     async def ask(
         self, connection: Session, query: Query[R], key: tuple[str, ...], limit: int, after: tuple[int | str, ...]
@@ -485,7 +486,7 @@ class SharedMemoryStore(SharedStore):
         return ask(rows, query, key, after, limit)
 
     async def write_out(self, together: Together) -> None:
-        """Send what has been written so far to the server; nobody sees it before COMMIT."""
+        """Send what has been written so far, all but the books, to the server; nobody sees it before COMMIT."""
         session, group = together.connection, together.group
         await self._trip(session)
         stamp = group.last_stamp()
@@ -500,13 +501,15 @@ class SharedMemoryStore(SharedStore):
         for kind, added in group.added.items():
             session.pending.added[kind] += added
         session.stamps.update(dict.fromkeys(group.puts[Account], stamp))
-        for name, (more, reserved) in together.books.items():
-            before = session.books.get(name, (0, 0))
-            session.books[name] = (before[0] + more, before[1] + reserved)
-            together.known[Book].pop(name, None)
-        together.books = {}
         together.group = Group()
         together.group.writes = group.writes
+
+    async def _add_to_books(self, together: Together) -> None:
+        session = together.connection
+        for name in together.books:
+            alone = f"book:{name}" in session.held or name not in self.server.named
+            assert alone, f"whoever writes to {name} locks it first, as others do: else two wait in a circle"
+        session.books = together.books
 
     async def _say_alive(self, connection: Session, stamp: int = 0) -> None:
         """Within a write it is asked for as that lands: the row of a replica is locked until COMMIT, too."""

@@ -273,7 +273,11 @@ class SharedStore(ABC):
 
     @abstractmethod
     async def write_out(self, together: Together) -> None:
-        """Send what has been written so far to the database, within the open transaction."""
+        """Send what has been written so far, all but the books, to the database, within the open transaction."""
+
+    @abstractmethod
+    async def _add_to_books(self, together: Together) -> None:
+        """Add to each book what has been written of it: once in a write, in the order of their names."""
 
     @abstractmethod
     async def _say_alive(self, connection: Any, stamp: int = 0) -> None:
@@ -459,6 +463,7 @@ class SharedStore(ABC):
                     raise AssertionError("a decision wrote, and then raised") from error
                 ended.append((each, None, error))
         await self.write_out(together)
+        await self._add_to_books(together)
         await self._say_alive(connection, together.stamp)
         began = loop.time()
         await self._commit(connection)
