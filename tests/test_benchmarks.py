@@ -219,8 +219,10 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_flushes_and_requests_per_transfer_at_64_clients(tmp_path: Path, cheap: None) -> None:
     """The gate for group commit and for messages that travel together.
 
-    Counts carry no noise of clocks or disks. But what travels together is what is there at the same time: where other
-    processes take the cores, clients come one by one, and nothing can be said.
+    What travels together is what is there at the same time: how much that is depends on how fast the processor is
+    against the disk (one and the same code made 0.10 to 0.20 flushes of it, and 0.07 to 0.13 requests), and that is the
+    benchmark's to say. A transfer by itself takes four flushes and two requests: a tenth of that is more than any
+    machine makes of it. Where other processes take the cores, clients come one by one, and nothing can be said.
     """
     network = Network(OWN, 2, env={"DISTRIBANK_VOTE_DEADLINE": "60"})
     committed = 0
@@ -239,8 +241,8 @@ async def test_flushes_and_requests_per_transfer_at_64_clients(tmp_path: Path, c
     finally:
         await network.stop()
 
-    assert 0 < (after.flushes - before.flushes) / committed <= 0.15
-    assert 0 < (after.requests - before.requests) / committed <= 0.1
+    assert 0 < (after.flushes - before.flushes) / committed <= 0.4
+    assert 0 < (after.requests - before.requests) / committed <= 0.2
 
 
 @pytest.mark.timeout(300)
