@@ -31,7 +31,7 @@ from distribank.simulation.campaign import Failed, simulate
 from distribank.simulation.many import Record, Sums, run_many, story
 from distribank.store.group import GroupCommit
 from distribank.store.shared_memory import Away, SharedMemory, SharedMemoryStore
-from distribank.store.sharing import SharedUnit
+from distribank.store.sharing import SharedUnit, Together
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -240,8 +240,13 @@ def unsafe_commit_believed_unheard(patch: pytest.MonkeyPatch) -> None:
 
 
 def unsafe_nothing_is_locked(patch: pytest.MonkeyPatch) -> None:
-    """Each process has locks of its own, and none in the database."""
+    """Each process has locks of its own, and none in the database, which does not mind."""
+
+    async def add_to_books(_store: SharedMemoryStore, together: Together) -> None:
+        together.connection.books = together.books
+
     patch.setattr(SharedMemory, "lock", lambda *_of, **_more: None)
+    patch.setattr(SharedMemoryStore, "_add_to_books", add_to_books)
 
 
 @pytest.mark.timeout(300)
